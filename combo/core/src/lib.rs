@@ -1,1 +1,33 @@
-//! Skeleton.
+//! The words of combo: what a deployment is made of, as plain values.
+//!
+//! Endpoints, patterns, schedules, tasks, changes, commands and problems are here, with the
+//! parsers for what people type. Nothing in this crate opens a socket, reads a clock, touches a
+//! disk or needs a runtime, so a crate of tasks can depend on it and on nothing else.
+//!
+//! ```
+//! use combo_core::{BoxError, Change, Tick};
+//!
+//! /// A task: from a tick to the wanted changes.
+//! async fn hour(tick: Tick) -> Result<Vec<Change>, BoxError> {
+//!     Ok(vec![Change::write("static/hour.txt", format!("{}\n", tick.due))])
+//! }
+//! ```
+
+pub mod change;
+pub mod command;
+pub mod context;
+pub mod endpoint;
+pub mod pattern;
+pub mod problem;
+pub mod schedule;
+pub mod task;
+
+pub use change::Change;
+pub use command::{Command, JobStatus, Reply, Status};
+pub use context::{Connection, Context, Peer};
+pub use endpoint::Endpoint;
+pub use jiff::Timestamp;
+pub use pattern::Pattern;
+pub use problem::{Problem, Problems};
+pub use schedule::Schedule;
+pub use task::{BoxError, Task, Tick};
