@@ -1,1 +1,156 @@
-//! Skeleton.
+//! A small app of axum: it greets, streams, counts, tells what it sees of a request, and misbehaves
+//! when asked to. `examples/alone.rs` runs it under axum's own server.
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, OriginalUri, Path, Query, Request};
+use axum::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use axum::http::uri::Authority;
+use axum::http::{HeaderName, StatusCode};
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Extension, Json, Router};
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+const TICK: Duration = Duration::from_millis(100);
+const TEXT: (HeaderName, &str) = (CONTENT_TYPE, "text/plain; charset=utf-8");
+const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// The app.
+pub fn app() -> Router {
+    Router::new()
+        .route("/", get("Hello from axum!\n"))
+        .route("/hello/{name}", get(hello))
+        .route("/json", get(greeting))
+        .route("/echo", post(echo))
+        .route("/sink", any(sink))
+        .route("/stream", get(events))
+        .route("/where", any(whereabouts))
+        .route("/panic", get(panic))
+        .route("/panic/body", get(panic_body))
+        .route("/endless", get(endless))
+        .route("/fill", get(fill))
+        .route("/slow", get(slow))
+        .route("/block", get(block))
+}
+
+async fn hello(Path(name): Path<String>) -> String {
+    format!("Hello, {name}!\n")
+}
+
+async fn greeting() -> Json<Value> {
+    Json(json!({ "framework": "axum", "message": "Hello, JSON!" }))
+}
+
+async fn echo(headers: HeaderMap, body: Body) -> impl IntoResponse {
+    let kind = headers.get(CONTENT_TYPE).cloned().unwrap_or(BINARY);
+    ([(CONTENT_TYPE, kind)], body)
+}
+
+async fn sink(body: Body) -> Result<String, StatusCode> {
+    let frames = body.into_data_stream();
+    let length = frames.try_fold(0, |sum, frame| ready(Ok(sum + frame.len()))).await;
+    length.map(|length| length.to_string()).map_err(|_| StatusCode::BAD_REQUEST)
+}
+
+async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    Sse::new(stream::iter(1..=10).then(|n| async move {
+        sleep(TICK).await;
+        Ok(Event::default().data(n.to_string()))
+    }))
+}
+
+#[derive(Serialize)]
+struct Whereabouts<'a> {
+    framework: &'a str,
+    method: &'a str,
+    path: &'a str,
+    query: Option<&'a str>,
+    original: String,
+    prefix: Option<&'a str>,
+    peer: Option<SocketAddr>,
+    scheme: &'a str,
+    host: Option<&'a str>,
+}
+
+async fn whereabouts(
+    OriginalUri(original): OriginalUri,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    request: Request,
+) -> Response {
+    let header = |name| request.headers().get(name)?.to_str().ok();
+    Json(Whereabouts {
+        framework: "axum",
+        method: request.method().as_str(),
+        path: request.uri().path(),
+        query: request.uri().query(),
+        original: original.to_string(),
+        prefix: header(HeaderName::from_static("x-forwarded-prefix")),
+        peer: peer.map(|Extension(ConnectInfo(address))| address),
+        scheme: original.scheme_str().unwrap_or("http"),
+        host: header(HOST).or(original.authority().map(Authority::as_str)),
+    })
+    .into_response()
+}
+
+async fn panic() -> &'static str {
+    panic!("asked to panic before the head")
+}
+
+async fn panic_body() -> impl IntoResponse {
+    let chunks = stream::iter(0..).then(|n| async move {
+        if n > 0 {
+            sleep(TICK).await; // so that the first chunk is on its way
+            panic!("asked to panic in the body");
+        }
+        Ok::<_, Infallible>("so far, so good\n")
+    });
+    ([TEXT], Body::from_stream(chunks))
+}
+
+async fn endless() -> impl IntoResponse {
+    let chunks = stream::iter(1_u64..).then(|n| async move {
+        sleep(TICK).await;
+        Ok::<_, Infallible>(format!("{n}\n"))
+    });
+    ([TEXT], Body::from_stream(chunks))
+}
+
+#[derive(Deserialize)]
+struct Fill {
+    bytes: u64,
+}
+
+async fn fill(Query(Fill { bytes }): Query<Fill>) -> impl IntoResponse {
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    let chunks = stream::unfold(bytes, |left| async move {
+        let size = left.min(ZEROS.len() as u64);
+        let chunk = Bytes::from_static(&ZEROS[..size as usize]);
+        (size > 0).then_some((Ok::<_, Infallible>(chunk), left - size))
+    });
+    ([(CONTENT_TYPE, BINARY)], Body::from_stream(chunks))
+}
+
+#[derive(Deserialize)]
+struct Pause {
+    ms: u64,
+}
+
+async fn slow(Query(Pause { ms }): Query<Pause>) -> String {
+    sleep(Duration::from_millis(ms)).await;
+    format!("waited {ms} ms\n")
+}
+
+async fn block(Query(Pause { ms }): Query<Pause>) -> String {
+    thread::sleep(Duration::from_millis(ms));
+    format!("blocked {ms} ms\n")
+}
