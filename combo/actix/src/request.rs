@@ -1,0 +1,254 @@
+//! Takes a request of `http` 1 and gives the one that actix expects, and what is needed to answer it.
+//!
+//! Bodies are streamed, never gathered. The only request refused is one whose URI actix's version of
+//! `http` cannot hold, which actix's own server refuses too.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use actix_http::{BoxedPayloadStream, HttpMessage as _, Payload, Request, Version as OldVersion};
+use actix_web::{
+    error::PayloadError,
+    http::{
+        ConnectionType, Method, Uri, header as old,
+        uri::{Authority, InvalidUri, Parts, PathAndQuery, Scheme},
+    },
+};
+use bytes::Bytes;
+use futures_core::Stream;
+use hyper::upgrade::OnUpgrade;
+use pin_project_lite::pin_project;
+
+use crate::{
+    glossary::{CONNECTION, Glossary, HOST, UPGRADE},
+    response::Reply,
+    service::{Arrival, BoxError},
+    upgrade::Tunnel,
+};
+
+pub(crate) fn translate<B>(
+    request: http::Request<B>,
+    arrival: Arrival,
+    glossary: &Rc<RefCell<Glossary>>,
+) -> Result<(Request, Reply), InvalidUri>
+where
+    B: http_body::Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (mut parts, body) = request.into_parts();
+    let Arrival { peer, strip, origin } = arrival;
+    let mut words = glossary.borrow_mut();
+    let (seen, arrived) = uris(&parts.uri, strip, origin, &mut words)?;
+
+    let mut request = Request::with_payload(Payload::None);
+    let head = request.head_mut();
+    head.method = method(&parts.method);
+    head.version = version(parts.version);
+    head.peer_addr = peer;
+
+    let mut host = false;
+    let mut upgrade = None;
+    let mut connection = None;
+    for (name, value) in &parts.headers {
+        let place = words.place_of_new(name);
+        match place {
+            Some(HOST) => host = true,
+            Some(CONNECTION) => connection = connection_type(connection, value),
+            Some(UPGRADE) => upgrade = Some(value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")),
+            _ => {}
+        }
+        let name = words.old_name(name, place);
+        let value = words.old_value(value, place);
+        head.headers.append(name, value);
+    }
+    if let Some(kind) = connection {
+        head.set_connection_type(kind);
+    }
+    // HTTP/2 has the authority in the URI alone. Actix leaves it at that; apps that read the header
+    // would then work with one version only.
+    if !host && let Some(authority) = seen.authority() {
+        let host = authority.as_str();
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        if let Ok(value) = old::HeaderValue::from_maybe_shared(words.keep(host.as_bytes())) {
+            head.headers.append(old::HOST, value);
+        }
+    }
+    head.uri = seen;
+
+    let connect = head.method == Method::CONNECT;
+    let whole = body.is_end_stream();
+    let tunnel = if upgrade.is_some() || connect {
+        parts.extensions.remove::<OnUpgrade>().map(Tunnel::new)
+    } else {
+        None
+    };
+    *request.payload() = match &tunnel {
+        // As in actix: any other protocol's name is no reason to wait for bytes that may never come.
+        Some(tunnel) if whole && (connect || upgrade == Some(true)) => stream(tunnel.incoming()),
+        _ if whole => Payload::None,
+        _ => stream(Incoming { body }),
+    };
+
+    {
+        let mut extensions = request.extensions_mut();
+        let _ = extensions.insert(arrived);
+        if !parts.extensions.is_empty() {
+            let _ = extensions.insert(parts.extensions);
+        }
+    }
+
+    parts.headers.clear();
+    let reply = Reply {
+        glossary: Rc::clone(glossary),
+        version: parts.version,
+        head: parts.method == http::Method::HEAD,
+        connect,
+        headers: parts.headers,
+        tunnel,
+    };
+    Ok((request, reply))
+}
+
+/// The URI that the app sees, and the one that arrived.
+fn uris(
+    uri: &http::Uri,
+    strip: usize,
+    told: Option<(http::uri::Scheme, http::uri::Authority)>,
+    words: &mut Glossary,
+) -> Result<(Uri, Uri), InvalidUri> {
+    let Some(target) = uri.path_and_query() else {
+        // CONNECT: nothing but an authority.
+        let uri = Uri::from_maybe_shared(words.keep(uri.to_string().as_bytes()))?;
+        return Ok((uri.clone(), uri));
+    };
+    let text = target.as_str();
+    let arrived = PathAndQuery::from_maybe_shared(words.keep(text.as_bytes()))?;
+    let seen = if strip == 0 || text == "*" {
+        arrived.clone()
+    } else {
+        let rest = text.as_bytes().get(strip.min(target.path().len())..).unwrap_or_default();
+        match rest.first() {
+            None => PathAndQuery::from_static("/"),
+            Some(b'/') => PathAndQuery::from_maybe_shared(words.keep(rest))?,
+            Some(_) => PathAndQuery::from_maybe_shared(words.keep(&[b"/", rest].concat()))?,
+        }
+    };
+    let own = match (uri.scheme(), uri.authority()) {
+        (Some(scheme), Some(authority)) => Some(origin(scheme, authority)?),
+        _ => None,
+    };
+    let told = match told {
+        Some((scheme, authority)) => Some(origin(&scheme, &authority)?),
+        None => own.clone(),
+    };
+    Ok((assemble(told, seen), assemble(own, arrived)))
+}
+
+fn origin(
+    scheme: &http::uri::Scheme,
+    authority: &http::uri::Authority,
+) -> Result<(Scheme, Authority), InvalidUri> {
+    let scheme = match scheme.as_str() {
+        "https" => Scheme::HTTPS,
+        "http" => Scheme::HTTP,
+        other => other.parse()?,
+    };
+    Ok((scheme, authority.as_str().parse()?))
+}
+
+fn assemble(origin: Option<(Scheme, Authority)>, target: PathAndQuery) -> Uri {
+    let Some((scheme, authority)) = origin else {
+        return Uri::from(target);
+    };
+    let mut parts = Parts::default();
+    parts.scheme = Some(scheme);
+    parts.authority = Some(authority);
+    parts.path_and_query = Some(target);
+    Uri::from_parts(parts).expect("scheme, authority and path make a URI")
+}
+
+fn method(method: &http::Method) -> Method {
+    match *method {
+        http::Method::GET => Method::GET,
+        http::Method::POST => Method::POST,
+        http::Method::PUT => Method::PUT,
+        http::Method::DELETE => Method::DELETE,
+        http::Method::HEAD => Method::HEAD,
+        http::Method::OPTIONS => Method::OPTIONS,
+        http::Method::CONNECT => Method::CONNECT,
+        http::Method::PATCH => Method::PATCH,
+        http::Method::TRACE => Method::TRACE,
+        ref other => Method::from_bytes(other.as_str().as_bytes())
+            .expect("both versions of http take the same methods"),
+    }
+}
+
+fn version(version: http::Version) -> OldVersion {
+    match version {
+        http::Version::HTTP_09 => OldVersion::HTTP_09,
+        http::Version::HTTP_10 => OldVersion::HTTP_10,
+        http::Version::HTTP_2 => OldVersion::HTTP_2,
+        http::Version::HTTP_3 => OldVersion::HTTP_3,
+        _ => OldVersion::HTTP_11,
+    }
+}
+
+/// The rules of actix's decoder: `close` wins, then `upgrade`.
+fn connection_type(mut kind: Option<ConnectionType>, value: &http::HeaderValue) -> Option<ConnectionType> {
+    for option in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+        if option.eq_ignore_ascii_case(b"close") {
+            return Some(ConnectionType::Close);
+        } else if option.eq_ignore_ascii_case(b"upgrade") && kind != Some(ConnectionType::Close) {
+            kind = Some(ConnectionType::Upgrade);
+        } else if option.eq_ignore_ascii_case(b"keep-alive") && kind.is_none() {
+            kind = Some(ConnectionType::KeepAlive);
+        }
+    }
+    kind
+}
+
+fn stream(stream: impl Stream<Item = Result<Bytes, PayloadError>> + 'static) -> Payload {
+    let payload: BoxedPayloadStream = Box::pin(stream);
+    Payload::Stream { payload }
+}
+
+pin_project! {
+    /// A body as actix reads it. Trailers are dropped: actix has no place for them.
+    struct Incoming<B> {
+        #[pin]
+        body: B,
+    }
+}
+
+impl<B> Stream for Incoming<B>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut body = self.project().body;
+        loop {
+            return Poll::Ready(match ready!(body.as_mut().poll_frame(cx)) {
+                None => None,
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => Some(Ok(bytes)),
+                    Err(_trailers) => continue,
+                },
+                Some(Err(error)) => Some(Err(payload_error(error.into()))),
+            });
+        }
+    }
+}
+
+fn payload_error(error: BoxError) -> PayloadError {
+    match error.downcast_ref::<hyper::Error>() {
+        Some(cause) if cause.is_incomplete_message() => PayloadError::Incomplete(None),
+        _ => PayloadError::Io(std::io::Error::other(error)),
+    }
+}
