@@ -39,10 +39,11 @@ pub fn routes() -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clo
     let slow = warp::path!("slow").and(warp::get()).and(warp::query()).then(slow);
     let block = warp::path!("block").and(warp::get()).and(warp::query()).then(block);
 
-    // The more a route is asked for, the fewer are tried before it.
-    let plain = root.or(greeting).or(echo).or(sink).or(whereabouts());
+    let panics = panic.or(panic_body);
     let streams = events.or(endless).or(fill);
-    hello.or(plain).or(streams).or(slow).or(block).or(panic).or(panic_body)
+    let others =
+        root.or(greeting).or(echo).or(sink).or(whereabouts()).or(streams).or(slow).or(block).or(panics);
+    hello.or(others) // what is asked for most is tried first
 }
 
 fn hello(name: &str) -> Result<String, StatusCode> {
