@@ -140,7 +140,10 @@ async fn decide(root: Root, request: &Parts) -> Answer {
         return Answer::Missing;
     };
     if folder {
-        path.push_str(if path.is_empty() { INDEX } else { "/index.html" });
+        if !path.is_empty() {
+            path.push('/');
+        }
+        path.push_str(INDEX);
     }
     let media = media::of(&path);
     let found = tokio::task::spawn_blocking(move || root.find(&path)).await;

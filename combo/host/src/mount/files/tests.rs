@@ -592,7 +592,7 @@ async fn a_renamed_root_is_still_the_one_opened() {
     assert_eq!(get(&files, "/a.txt").await.body, "a");
 }
 
-/// Large enough for many chunks, and every eighth byte says where it is.
+/// Enough for many chunks.
 fn large(fill: u8) -> Vec<u8> {
     vec![fill; 10 * CHUNK + 17]
 }
@@ -726,7 +726,11 @@ fn swapped_links_never_lead_out() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             for (resolver, files) in site.both() {
-                for request in 0..REQUESTS {
+                for request in 0..100 * REQUESTS {
+                    // On a busy machine it takes longer until both were there to be seen.
+                    if request >= REQUESTS && inside > 0 && refused > 0 {
+                        break;
+                    }
                     let uri = ["/door", "/gate/index.html", "/gate/"][request % 3];
                     let answered = get(&files, uri).await;
                     match answered.status {
@@ -742,6 +746,5 @@ fn swapped_links_never_lead_out() {
             }
         });
     });
-    // Both were there to be seen.
     assert!(inside > 0 && refused > 0, "{inside} inside, {refused} refused");
 }
