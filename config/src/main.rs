@@ -1,2 +1,5 @@
-//! Skeleton.
-fn main() {}
+//! The binary: one call.
+
+fn main() -> std::process::ExitCode {
+    combo::main(frankenstein::deployment)
+}

@@ -59,7 +59,7 @@ pub(crate) fn plan(job: &Job) -> Result<Schedule, String> {
             ),
         };
         let expression = cron.pattern.to_string();
-        return Schedule::hosted_cron(&expression, zone)
+        return Schedule::hosted_cron(&in_full(&expression), zone)
             .map_err(|fault| format!("its schedule is `{expression}`: {fault}"));
     }
     match stored.repeated_every() {
@@ -71,6 +71,23 @@ pub(crate) fn plan(job: &Job) -> Result<Schedule, String> {
             .into()),
         None => Err("it has no schedule".into()),
     }
+}
+
+/// The crate's parser, and so its feature `english`, takes `5/10` for `5-59/10`; ours is a later one
+/// that wants it said.
+fn in_full(expression: &str) -> String {
+    let last = ["59", "59", "23", "31", "12", "7"];
+    let mut said = Vec::new();
+    for (i, field) in expression.split_whitespace().enumerate() {
+        let parts = field.split(',').map(|part| match (part.split_once('/'), last.get(i)) {
+            (Some((start, step)), Some(last)) if start.bytes().all(|byte| byte.is_ascii_digit()) => {
+                format!("{start}-{last}/{step}")
+            }
+            _ => part.to_owned(),
+        });
+        said.push(parts.collect::<Vec<_>>().join(","));
+    }
+    said.join(" ")
 }
 
 /// Takes a job over, on the runtime that its code is to run on.
@@ -96,6 +113,7 @@ pub(crate) struct HostedCode {
     schedule: Schedule,
 }
 
+/// The lock that the crate keeps its code in is.
 const POISONED: &str = "it has panicked before, and `tokio_cron_scheduler` runs no such job again; restart it, or \
                         make it an async job that panics only in its future";
 
@@ -213,4 +231,272 @@ impl Subscriber for Ear {
     fn enter(&self, _: &Id) {}
 
     fn exit(&self, _: &Id) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, Mutex, mpsc},
+        time::Instant,
+    };
+
+    use tokio::sync::{Notify, oneshot};
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a timestamp")
+    }
+
+    fn tick() -> Tick {
+        Tick::at(at("2026-11-22T12:00:04Z"))
+    }
+
+    fn cron(expression: &str) -> Job {
+        Job::new(expression, |_, _| {}).expect("a job")
+    }
+
+    /// A cron job with a stored offset.
+    fn zoned(expression: &str, east: i32) -> Job {
+        let mut job = cron(expression);
+        let mut stored = job.job_data().expect("what it stores");
+        stored.time_offset_seconds = east;
+        job.set_job_data(stored).expect("it takes it back");
+        job
+    }
+
+    fn repeated(duration: Duration) -> Job {
+        Job::new_repeated(duration, |_, _| {}).expect("a job")
+    }
+
+    /// No runtime anywhere near.
+    fn check_due(job: &Job, due: &[&str]) {
+        let schedule = plan(job).expect("a schedule");
+        let mut now = at("2026-11-22T12:00:00Z");
+        for due in due {
+            now = schedule.next_after(now).expect("a next");
+            assert_eq!(now, at(due), "{schedule}");
+        }
+    }
+
+    #[test]
+    fn it_is_due_when_its_author_said() {
+        check_due(&cron("*/4 * * * * *"), &["2026-11-22T12:00:04Z", "2026-11-22T12:00:08Z"]);
+        // What its feature `english` makes of "every 4 seconds".
+        check_due(&cron("0/4 * * * * ?"), &["2026-11-22T12:00:04Z", "2026-11-22T12:00:08Z"]);
+        check_due(
+            &cron("5/20,1 * * * * *"),
+            &[
+                "2026-11-22T12:00:01Z",
+                "2026-11-22T12:00:05Z",
+                "2026-11-22T12:00:25Z",
+                "2026-11-22T12:00:45Z",
+                "2026-11-22T12:01:01Z",
+            ],
+        );
+        check_due(
+            &cron("0 0 6/9 * * 2/3"),
+            &["2026-11-24T06:00:00Z", "2026-11-24T15:00:00Z", "2026-11-27T06:00:00Z"],
+        );
+        // Both days have to match.
+        check_due(&cron("0 0 0 1 * MON"), &["2027-02-01T00:00:00Z"]);
+        check_due(&zoned("0 0 10 * * *", 3_600), &["2026-11-23T09:00:00Z"]);
+        check_due(&zoned("0 0 10 * * *", -18_000), &["2026-11-22T15:00:00Z"]);
+        check_due(&repeated(Duration::from_secs(8)), &["2026-11-22T12:00:08Z", "2026-11-22T12:00:16Z"]);
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_a_problem() {
+        let once = Job::new_one_shot(Duration::from_secs(8), |_, _| {}).expect("a job");
+        let then = Job::new_one_shot_at_instant(Instant::now(), |_, _| {}).expect("a job");
+        for (job, why) in [
+            (once, "it is due only once; a hosted job has to have a cron schedule or be repeated"),
+            (then, "it is due only once; a hosted job has to have a cron schedule or be repeated"),
+            (
+                repeated(Duration::from_millis(900)),
+                "it is repeated every 0 seconds; `tokio_cron_scheduler` knows whole seconds only, and drops the rest",
+            ),
+            (cron("0 0 0 30 2 *"), "its schedule is `0 0 0 30 2 *`: no instant ever matches it"),
+            (zoned("0 0 10 * * *", 99_999_999), "its zone is 99999999 seconds off UTC"),
+        ] {
+            assert_eq!(plan(&job).err().as_deref(), Some(why));
+        }
+    }
+
+    fn panicked(why: &str) -> Outcome {
+        Outcome::Panicked { why: why.into() }
+    }
+
+    /// Runs it as often as outcomes are expected.
+    async fn check(job: Job, outcomes: &[Result<(), Outcome>]) {
+        let code = open(job).await.expect("it is taken over");
+        for (n, outcome) in outcomes.iter().enumerate() {
+            let ended = code.run(tick()).await;
+            assert_eq!(ended, outcome.clone().map(|()| Vec::new()), "run {n}");
+        }
+    }
+
+    fn future() -> Outcome {
+        panicked("its future did; what it said went to standard error")
+    }
+
+    fn poisoned() -> Outcome {
+        Outcome::Failed { why: POISONED.into() }
+    }
+
+    const ALWAYS: &str = "* * * * * *";
+
+    #[tokio::test]
+    async fn a_job_has_run_when_its_code_has_ended() {
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        let (sync, later) = (Arc::clone(&ran), Arc::clone(&ran));
+        check(
+            Job::new(ALWAYS, move |_, _| sync.lock().expect("a list").push("sync")).expect("a job"),
+            &[Ok(()), Ok(())],
+        )
+        .await;
+        let job = Job::new_async(ALWAYS, move |_, _| {
+            let later = Arc::clone(&later);
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                later.lock().expect("a list").push("async");
+            })
+        });
+        check(job.expect("a job"), &[Ok(()), Ok(())]).await;
+        assert_eq!(*ran.lock().expect("a list"), ["sync", "sync", "async", "async"]);
+    }
+
+    #[tokio::test]
+    async fn an_async_job_is_waited_for() {
+        let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (beginning, going) = (Arc::clone(&begun), Arc::clone(&go));
+        let job = Job::new_async(ALWAYS, move |_, _| {
+            let (begun, go) = (Arc::clone(&beginning), Arc::clone(&going));
+            Box::pin(async move {
+                begun.notify_one();
+                go.notified().await;
+            })
+        });
+        let code = open(job.expect("a job")).await.expect("it is taken over");
+        let mut running = tokio::spawn(async move { code.run(tick()).await });
+        begun.notified().await;
+        assert!(poll_once(&mut running).await.is_pending());
+        go.notify_one();
+        assert_eq!(running.await.expect("no panic"), Ok(Vec::new()));
+    }
+
+    async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+        poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
+    }
+
+    #[tokio::test]
+    async fn code_that_blocks_does_not_block_the_runtime() {
+        let (begun, beginning) = oneshot::channel();
+        let (go, going) = mpsc::channel();
+        let (begun, going) = (Mutex::new(Some(begun)), Mutex::new(going));
+        let job = Job::new(ALWAYS, move |_, _| {
+            let begun = begun.lock().expect("a channel").take().expect("one run");
+            begun.send(()).expect("somebody waits");
+            going.lock().expect("a channel").recv().expect("somebody says go");
+        });
+        let code = open(job.expect("a job")).await.expect("it is taken over");
+        // On a runtime of one thread this could not be, were it blocked.
+        let running = tokio::spawn(async move { code.run(tick()).await });
+        beginning.await.expect("it has begun");
+        go.send(()).expect("it waits");
+        assert_eq!(running.await.expect("no panic"), Ok(Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_code_that_is_not_async_is_an_outcome_and_so_is_that_it_never_runs_again() {
+        let job = Job::new(ALWAYS, |_, _| panic!("in the {}", "code")).expect("a job");
+        check(job.clone(), &[Err(panicked("in the code")), Err(poisoned()), Err(poisoned())]).await;
+        assert_eq!(plan(&job).err().as_deref(), Some(POISONED));
+        assert_eq!(open(job).await.err().as_deref(), Some(POISONED));
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_making_the_future_is_one_too() {
+        let job = Job::new_async(ALWAYS, |_, _| panic!("in the call"));
+        check(job.expect("a job"), &[Err(panicked("in the call")), Err(poisoned())]).await;
+    }
+
+    async fn panics_now_and_then() {
+        let runs = Mutex::new(0);
+        let job = Job::new_async(ALWAYS, move |_, _| {
+            let mut runs = runs.lock().expect("a number");
+            *runs += 1;
+            let run = *runs;
+            Box::pin(async move {
+                if run % 4 > 1 {
+                    tokio::task::yield_now().await;
+                }
+                assert_eq!(run % 2, 0, "in the future");
+            })
+        });
+        let expected: Vec<_> =
+            (1..=200).map(|run| if run % 2 == 0 { Ok(()) } else { Err(future()) }).collect();
+        check(job.expect("a job"), &expected).await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_future_is_an_outcome_and_the_next_tick_runs() {
+        panics_now_and_then().await;
+    }
+
+    /// However soon it ends: on several threads, it may before anybody waits for it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_panic_in_a_future_on_another_thread_is_an_outcome_too() {
+        panics_now_and_then().await;
+        tokio::spawn(panics_now_and_then()).await.expect("as it should be");
+    }
+
+    #[tokio::test]
+    async fn what_a_job_logs_is_not_taken_for_its_end() {
+        let job = Job::new_async(ALWAYS, |_, _| {
+            tracing::error!(target: "tokio_cron_scheduler", "before");
+            Box::pin(async { tracing::error!(target: "tokio_cron_scheduler", "within") })
+        });
+        check(job.expect("a job"), &[Ok(()), Ok(())]).await;
+    }
+
+    #[tokio::test]
+    async fn a_job_can_ask_when_it_is_next_due() {
+        let asked = Arc::new(Mutex::new(None));
+        let answer = Arc::clone(&asked);
+        let job = Job::new_async("*/4 * * * * *", move |id, mut scheduler| {
+            let answer = Arc::clone(&answer);
+            Box::pin(async move {
+                let next = scheduler.next_tick_for_job(id).await.expect("an answer").expect("a next");
+                *answer.lock().expect("an answer") = Some(next.timestamp());
+            })
+        });
+        check(job.expect("a job"), &[Ok(())]).await;
+        assert_eq!(*asked.lock().expect("an answer"), Some(at("2026-11-22T12:00:08Z").as_second()));
+    }
+
+    #[tokio::test]
+    async fn a_job_that_has_removed_itself_is_skipped() {
+        let job = Job::new_async(ALWAYS, |id, scheduler| {
+            Box::pin(async move { scheduler.remove(&id).await.expect("it is there") })
+        });
+        let code = open(job.expect("a job")).await.expect("it is taken over");
+        assert_eq!(code.run(tick()).await, Ok(Vec::new()));
+        let why = "it has removed itself from its scheduler".to_owned();
+        assert_eq!(code.run(tick()).await, Err(Outcome::Skipped { why }));
+    }
+
+    #[tokio::test]
+    async fn many_jobs_are_taken_over_at_once() {
+        let ran = Arc::new(Mutex::new(0));
+        let jobs = (0..300).map(|_| {
+            let ran = Arc::clone(&ran);
+            let job = Job::new(ALWAYS, move |_, _| *ran.lock().expect("a number") += 1).expect("a job");
+            tokio::spawn(async move { open(job).await.expect("it is taken over").run(tick()).await })
+        });
+        for job in jobs.collect::<Vec<_>>() {
+            assert_eq!(job.await.expect("no panic"), Ok(Vec::new()));
+        }
+        assert_eq!(*ran.lock().expect("a number"), 300);
+    }
 }

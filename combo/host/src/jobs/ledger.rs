@@ -188,3 +188,86 @@ impl fmt::Display for Entry {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use combo_core::Tick;
+
+    use super::*;
+
+    fn at(millisecond: i64) -> Timestamp {
+        Timestamp::from_millisecond(millisecond).expect("in range")
+    }
+
+    fn why() -> String {
+        "the reason".to_owned()
+    }
+
+    fn outcomes() -> [(Outcome, &'static str); 6] {
+        [
+            (Outcome::Ran, "ran"),
+            (Outcome::Failed { why: why() }, "failed: the reason"),
+            (Outcome::Panicked { why: why() }, "panicked: the reason"),
+            (Outcome::Refused { why: why() }, "was refused: the reason"),
+            (Outcome::Cancelled, "was cancelled"),
+            (Outcome::Skipped { why: why() }, "was skipped: the reason"),
+        ]
+    }
+
+    fn entry(outcome: Outcome) -> Entry {
+        Entry::new("clock".into(), &Tick::at(at(4_000)), at(4_010), outcome)
+    }
+
+    #[test]
+    fn every_outcome_is_a_sentence() {
+        for (outcome, said) in outcomes() {
+            assert_eq!(entry(outcome).to_string(), format!("job `clock` {said}"));
+        }
+        let mut entry = entry(Outcome::Ran);
+        entry.changes = vec!["write `a` (1 bytes)".into(), "remove `b`".into()];
+        assert_eq!(entry.to_string(), "job `clock` ran; write `a` (1 bytes), remove `b`");
+    }
+
+    #[test]
+    fn every_outcome_is_counted_once() {
+        let mut ledger = Ledger::new(2, KEPT);
+        for (outcome, _) in outcomes() {
+            let mut entry = entry(outcome);
+            entry.missed = 2;
+            ledger.record(1, entry);
+        }
+        let counts = Counts { ran: 1, failed: 3, skipped: 1, cancelled: 1, missed: 12 };
+        assert_eq!((ledger.counts(0), ledger.counts(1)), (Counts::default(), counts));
+        let mut status = JobStatus::new("clock");
+        status.running = true;
+        counts.fill(&mut status);
+        assert_eq!((status.ran, status.failed, status.skipped, status.missed), (1, 3, 1, 12));
+        assert!(status.running);
+    }
+
+    #[test]
+    fn the_last_entries_are_kept_and_all_are_counted() {
+        let mut ledger = Ledger::new(1, 3);
+        for count in 1..=5 {
+            let mut entry = entry(Outcome::Ran);
+            entry.count = count;
+            ledger.record(0, entry);
+        }
+        assert_eq!(ledger.entries().map(|entry| entry.count).collect::<Vec<_>>(), [3, 4, 5]);
+        assert_eq!(ledger.counts(0).ran, 5);
+        let mut none = Ledger::new(1, 0);
+        none.record(0, entry(Outcome::Ran));
+        assert_eq!((none.entries().len(), none.counts(0).ran), (0, 1));
+    }
+
+    #[test]
+    fn lateness_and_duration_are_never_negative() {
+        for (due, start, end, lateness, took) in [(4_000, 4_002, 4_010, 2, 8), (4_000, 3_000, 2_000, 0, 0)] {
+            let mut tick = Tick::at(at(due));
+            tick.now = at(start);
+            let entry = Entry::new("clock".into(), &tick, at(end), Outcome::Ran);
+            let expected = (Duration::from_millis(lateness), Duration::from_millis(took));
+            assert_eq!((entry.lateness(), entry.took()), expected);
+        }
+    }
+}

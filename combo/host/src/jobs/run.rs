@@ -207,3 +207,316 @@ fn shortened(mut said: String) -> String {
     }
     said
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fmt,
+        sync::atomic::AtomicUsize,
+        task::{Wake, Waker},
+    };
+
+    use bytes::Bytes;
+    use combo_core::BoxError;
+    use tokio::sync::{Notify, oneshot};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    /// With one folder, `static`.
+    fn work(task: impl Task) -> (tempfile::TempDir, Arc<Work>) {
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(root.path().join("static")).expect("a directory in it");
+        let folders = Folders::open(root.path(), &["static".into()], None).expect("a folder");
+        (root, Arc::new(Work { name: "clock".into(), task: erase(task), folders }))
+    }
+
+    async fn ended(task: impl Task) -> (Outcome, Vec<String>) {
+        let (_root, work) = work(task);
+        let ended = run(work, Tick::at(at(4)), || at(5)).await;
+        assert_eq!(ended.end, at(5));
+        (ended.outcome, ended.changes)
+    }
+
+    async fn check(task: impl Task, outcome: Outcome) {
+        assert_eq!(ended(task).await, (outcome, Vec::new()));
+    }
+
+    fn failed(why: &str) -> Outcome {
+        Outcome::Failed { why: why.into() }
+    }
+
+    fn panicked(why: &str) -> Outcome {
+        Outcome::Panicked { why: why.into() }
+    }
+
+    fn refused(why: &str) -> Outcome {
+        Outcome::Refused { why: why.into() }
+    }
+
+    type Changes = Result<Vec<Change>, BoxError>;
+
+    /// Panics when it is dropped.
+    #[derive(Debug)]
+    struct Mine;
+
+    impl Drop for Mine {
+        fn drop(&mut self) {
+            panic!("in the drop");
+        }
+    }
+
+    impl fmt::Display for Mine {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("mine")
+        }
+    }
+
+    impl Error for Mine {}
+
+    #[tokio::test]
+    async fn a_task_that_wants_nothing_has_run() {
+        check(async |_: Tick| Ok(Vec::new()), Outcome::Ran).await;
+    }
+
+    #[tokio::test]
+    async fn changes_are_applied_in_order_and_described() {
+        let (root, work) = work(async |tick: Tick| {
+            Ok(vec![
+                Change::write("static/a", "one"),
+                Change::append("static/a", format!(" at {}", tick.due)),
+                Change::write("static/b", ""),
+                Change::remove("static/b"),
+            ])
+        });
+        let ended = run(work, Tick::at(at(4)), || at(5)).await;
+        assert_eq!(ended.outcome, Outcome::Ran);
+        assert_eq!(
+            ended.changes,
+            [
+                "write `static/a` (3 bytes)",
+                "append to `static/a` (24 bytes)",
+                "write `static/b` (0 bytes)",
+                "remove `static/b`",
+            ]
+        );
+        let written = std::fs::read_to_string(root.path().join("static/a")).expect("a file");
+        assert_eq!(written, "one at 1970-01-01T00:00:04Z");
+        assert!(!root.path().join("static/b").exists());
+    }
+
+    #[tokio::test]
+    async fn of_many_changes_a_few_are_described() {
+        let task = async |_: Tick| Ok((0..20).map(|n| Change::remove(format!("static/{n}"))).collect());
+        let (outcome, changes) = ended(task).await;
+        assert_eq!((outcome, changes.len()), (Outcome::Ran, DESCRIBED + 1));
+        assert_eq!(changes.last().map(String::as_str), Some("and 4 more"));
+    }
+
+    #[tokio::test]
+    async fn the_first_change_that_cannot_be_made_ends_the_tick() {
+        for (path, outcome) in [
+            ("static", failed("cannot write `static`: is a directory")),
+            ("elsewhere", refused("`elsewhere` lies outside what it may write (`static`)")),
+        ] {
+            let (root, work) = work(move |_: Tick| async move {
+                Ok(vec![
+                    Change::write("static/a", "1"),
+                    Change::write(path, "2"),
+                    Change::write("static/b", "3"),
+                ])
+            });
+            let ended = run(work, Tick::at(at(4)), || at(5)).await;
+            assert_eq!(ended.outcome, outcome);
+            assert_eq!(ended.changes, ["write `static/a` (1 bytes)"]);
+            assert!(root.path().join("static/a").exists());
+            assert!(!root.path().join("static/b").exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_is_told_with_its_causes() {
+        #[derive(Debug)]
+        struct Outer(std::io::Error);
+
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("cannot ask the weather")
+            }
+        }
+
+        impl Error for Outer {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+
+        let task = async |_: Tick| -> Changes {
+            Err(Outer(std::io::Error::other(BoxError::from("the line is dead"))).into())
+        };
+        check(task, failed("cannot ask the weather: the line is dead")).await;
+        check(async |_: Tick| -> Changes { Err("plain".into()) }, failed("plain")).await;
+    }
+
+    #[tokio::test]
+    async fn an_error_that_never_ends_is_cut() {
+        #[derive(Debug)]
+        struct Loop;
+
+        impl fmt::Display for Loop {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&"ä".repeat(1_000))
+            }
+        }
+
+        impl Error for Loop {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&Self)
+            }
+        }
+
+        let (outcome, _) = ended(async |_: Tick| -> Changes { Err(Loop.into()) }).await;
+        let Outcome::Failed { why } = outcome else { panic!("{outcome}") };
+        assert!(why.len() <= LONGEST + '…'.len_utf8() && why.ends_with("ä…"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_outcome_wherever_it_is() {
+        fn in_the_call(_: Tick) -> std::future::Ready<Changes> {
+            panic!("in the call")
+        }
+        check(in_the_call, panicked("in the call")).await;
+        check(async |_: Tick| panic!("in the {}", "future"), panicked("in the future")).await;
+        let later = async |_: Tick| {
+            tokio::task::yield_now().await;
+            panic!("later")
+        };
+        check(later, panicked("later")).await;
+        let in_the_drop = |_: Tick| {
+            let mine = Mine;
+            async move {
+                let _mine = &mine;
+                Ok(vec![Change::write("static/a", "1")])
+            }
+        };
+        check(in_the_drop, panicked("in the drop")).await;
+        check(async |_: Tick| std::panic::panic_any(4), panicked("it did not say why")).await;
+        check(async |_: Tick| std::panic::panic_any(Mine), panicked("it did not say why")).await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_an_error_is_an_outcome() {
+        #[derive(Debug)]
+        struct Said;
+
+        impl fmt::Display for Said {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                panic!("in the display")
+            }
+        }
+
+        impl Error for Said {}
+
+        check(async |_: Tick| -> Changes { Err(Said.into()) }, panicked("in the display")).await;
+        check(async |_: Tick| -> Changes { Err(Mine.into()) }, panicked("in the drop")).await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_contents_of_a_change_is_an_outcome() {
+        struct Contents(Mine);
+
+        impl AsRef<[u8]> for Contents {
+            fn as_ref(&self) -> &[u8] {
+                let Self(Mine) = self;
+                b"whole"
+            }
+        }
+
+        let task = async |_: Tick| Ok(vec![Change::write("static/a", Bytes::from_owner(Contents(Mine)))]);
+        check(task, panicked("in the drop")).await;
+    }
+
+    #[tokio::test]
+    async fn what_a_task_writes_is_known_beforehand_if_it_says_so() {
+        struct Says;
+
+        impl Task for Says {
+            async fn run(&self, _: Tick) -> Changes {
+                Ok(Vec::new())
+            }
+
+            fn writes(&self) -> Vec<PathBuf> {
+                vec!["static/a".into()]
+            }
+        }
+
+        assert_eq!(erase(Says).writes(), [PathBuf::from("static/a")]);
+        assert!(erase(async |_: Tick| Ok(Vec::new())).writes().is_empty());
+    }
+
+    /// Counts itself, and panics, when it is dropped.
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            let _ = self.0.fetch_add(1, Ordering::Relaxed);
+            panic!("in the drop");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_never_ends_is_dropped_when_it_is_cut() {
+        let (started, dropped) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+        let (begun, counted) = (Arc::clone(&started), Arc::clone(&dropped));
+        let (_root, work) = work(move |_: Tick| {
+            let (begun, counted) = (Arc::clone(&begun), Counted(Arc::clone(&counted)));
+            async move {
+                let _counted = &counted;
+                begun.notify_one();
+                std::future::pending().await
+            }
+        });
+        let running = tokio::spawn(run(work, Tick::at(at(4)), || at(5)));
+        started.notified().await;
+        running.abort();
+        assert!(running.await.expect_err("it was cut").is_cancelled(), "and its panic was not seen");
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn no_change_is_begun_after_a_tick_was_cut() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+        let runtime = runtime.expect("a runtime");
+        let (root, work) = work(async |_: Tick| Ok(vec![Change::write("static/a", "1")]));
+        runtime.block_on(async {
+            let (go, gone) = oneshot::channel();
+            let busy = spawn_blocking(|| gone.blocking_recv());
+            let running = tokio::spawn(run(work, Tick::at(at(4)), || at(5)));
+            // By now its changes wait for the one blocking thread.
+            tokio::task::yield_now().await;
+            running.abort();
+            assert!(running.await.expect_err("it was cut").is_cancelled());
+            go.send(()).expect("somebody waits");
+            busy.await.expect("it ran").expect("it was told");
+            spawn_blocking(|| ()).await.expect("all before this one have run");
+        });
+        assert!(!root.path().join("static/a").exists());
+    }
+
+    #[test]
+    fn a_wake_after_the_end_does_no_harm() {
+        struct Nobody;
+
+        impl Wake for Nobody {
+            fn wake(self: Arc<Self>) {}
+        }
+
+        let waker = Waker::from(Arc::new(Nobody));
+        let mut contained = Contained(Some(Box::pin(async { Ok(Vec::new()) })));
+        let mut poll = || Pin::new(&mut contained).poll(&mut Context::from_waker(&waker)).is_ready();
+        assert_eq!([poll(), poll()], [true, false]);
+    }
+}

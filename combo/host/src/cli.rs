@@ -1,0 +1,276 @@
+//! The command line that every binary made with [`main`] has, so that what was said in code can be
+//! changed at the point of use. A later flag wins over an earlier one, and a flag over its variable.
+#![expect(clippy::disallowed_methods, reason = "this is where the environment is read and the clock looked at")]
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use combo_core::Timestamp;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::{Deployment, plan::Plan, run::start_with};
+
+/// Something went wrong.
+const ERROR: u8 = 1;
+/// What was said is wrong, in code or on the command line.
+const PROBLEM: u8 = 2;
+
+/// The fewest threads of the host runtime, so that a task that blocks holds up no other.
+const HOST_THREADS: usize = 4;
+
+/// Threads that the host runtime may use for blocking calls.
+const HOST_BLOCKING: usize = 128;
+
+#[derive(Parser)]
+#[command(disable_help_subcommand = true, args_conflicts_with_subcommands = false)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<What>,
+    #[command(flatten)]
+    said: Said,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Serve until told to stop (default)
+    Run,
+    /// Print endpoints, mounts in matching order and jobs with their next instants; exit 2 on problems
+    Plan,
+}
+
+/// What is said at the point of use.
+#[derive(Args)]
+struct Said {
+    /// Listen here instead, as `tcp:8080` or `unix:app.sock`; repeatable
+    #[arg(long, global = true, value_name = "ENDPOINT", env = "COMBO_LISTEN", value_delimiter = ' ', action = clap::ArgAction::Append)]
+    listen: Vec<String>,
+    /// Listen on this port (or endpoint) instead; a bare number means tcp
+    #[arg(long, global = true, value_name = "PORT")]
+    port: Vec<String>,
+    /// The folder that relative paths are under
+    #[arg(long, global = true, value_name = "DIR", env = "COMBO_ROOT", overrides_with = "root")]
+    root: Option<PathBuf>,
+    /// How many threads serve requests
+    #[arg(long, global = true, value_name = "N", env = "COMBO_WORKERS", overrides_with = "workers")]
+    workers: Option<usize>,
+    /// How to log to standard error: text on a terminal and JSON otherwise, unless said
+    #[arg(long, global = true, value_enum, value_name = "FORM", env = "COMBO_LOG", overrides_with = "log")]
+    log: Option<LogForm>,
+    /// Do not log each request
+    #[arg(long, global = true, overrides_with = "no_access_log")]
+    no_access_log: bool,
+    /// Log more: -v debug, -vv trace
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogForm {
+    Text,
+    Json,
+    Off,
+}
+
+/// The whole program: reads the command line, and runs or prints the deployment.
+///
+/// The function is called inside the host runtime, and only for commands that need the deployment, so
+/// what it calls may spawn. Exit codes: 0 fine, 1 error, 2 problems or wrong usage.
+pub fn main(deployment: fn() -> Deployment) -> ExitCode {
+    match CommandLine::read(std::env::args_os()) {
+        Ok(line) => obey(line, deployment),
+        Err(error) => {
+            // Help and version are errors to clap; it knows which stream they belong to.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(PROBLEM))
+        }
+    }
+}
+
+impl CommandLine {
+    fn read(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Self, clap::Error> {
+        let words: Vec<_> = words.into_iter().collect();
+        let program = words.first().map(PathBuf::from);
+        let name = program.as_deref().and_then(|path| path.file_stem()).and_then(|name| name.to_str());
+        let name = name.unwrap_or("combo").to_owned();
+        let command = Self::command().bin_name(name.clone()).display_name(name).version(env!("CARGO_PKG_VERSION"));
+        Self::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
+}
+
+fn obey(line: CommandLine, deployment: fn() -> Deployment) -> ExitCode {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).max(HOST_THREADS);
+    let host = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(HOST_BLOCKING)
+        .thread_name("combo-host")
+        .enable_all()
+        .build();
+    let host = match host {
+        Ok(host) => host,
+        Err(error) => return complain(&format!("cannot start the host runtime: {error}"), ERROR),
+    };
+    let said = line.said;
+    let code = host.block_on(async {
+        let plan = match said.onto(deployment()).plan() {
+            Ok(plan) => plan,
+            Err(problems) => return complain(&problems.to_string(), PROBLEM),
+        };
+        match line.command.unwrap_or(What::Run) {
+            What::Plan => print(&plan),
+            What::Run => run(plan, said.log, said.verbose).await,
+        }
+    });
+    // A task that never returns must not keep the process.
+    host.shutdown_background();
+    code
+}
+
+impl Said {
+    /// What is said here replaces what the deployment says.
+    fn onto(&self, mut deployment: Deployment) -> Deployment {
+        // Flags beat the variable, wherever they stand.
+        let endpoints = if self.port.is_empty() { &self.listen } else { &self.port };
+        if !endpoints.is_empty() {
+            deployment.listen = endpoints.clone();
+        }
+        if let Some(root) = &self.root {
+            deployment.root = Some(root.clone());
+        }
+        if let Some(workers) = self.workers {
+            deployment.workers = Some(workers);
+        }
+        deployment.access_log &= !self.no_access_log && self.log != Some(LogForm::Off);
+        deployment
+    }
+}
+
+fn complain(lines: &str, code: u8) -> ExitCode {
+    for line in lines.lines() {
+        // Nobody is left to tell if standard error is gone.
+        let _ = writeln!(std::io::stderr(), "error: {line}");
+    }
+    ExitCode::from(code)
+}
+
+fn print(plan: &Plan) -> ExitCode {
+    let table = plan.table(Timestamp::now()).to_string();
+    match std::io::stdout().write_all(table.as_bytes()) {
+        // `plan | head` is no error.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot print the plan: {error}"), ERROR)
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+async fn run(plan: Plan, form: Option<LogForm>, verbose: u8) -> ExitCode {
+    let form = form.unwrap_or_else(|| if std::io::stderr().is_terminal() { LogForm::Text } else { LogForm::Json });
+    let _flush = log(form, verbose);
+    if let Some(root) = &plan.root
+        && let Err(error) = std::env::set_current_dir(root)
+    {
+        return complain(&format!("cannot use root `{}`: {error}", root.display()), ERROR);
+    }
+    // Foreign jobs resolve paths against the process's folder, so from here on that is the root.
+    let plan = Plan { root: None, ..plan };
+    raise_descriptor_limit();
+    let name = plan.name.clone();
+    let handle = match start_with(plan, true).await {
+        Ok(handle) => handle,
+        Err(errors) => return complain(&errors.to_string(), ERROR),
+    };
+    for address in handle.addresses() {
+        tracing::info!(%address, "{name} serves");
+    }
+    handle.stopped().await;
+    tracing::info!("{name} has stopped");
+    ExitCode::SUCCESS
+}
+
+/// A server needs a descriptor per connection; the soft limit is for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// Logs to standard error from a thread of its own, so that a reader that stalls holds up nothing;
+/// lines that it does not take are dropped. What is returned writes the last lines when dropped.
+fn log(form: LogForm, verbose: u8) -> Option<tracing_appender::non_blocking::WorkerGuard> {
+    if form == LogForm::Off {
+        return None;
+    }
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let level = match verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match form {
+        LogForm::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        _ => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+    };
+    // A test may have set one before.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let text = panic.payload_as_str().unwrap_or("without a word");
+        let at = panic.location().map(ToString::to_string);
+        tracing::error!(thread = thread.name(), at, "a panic: {text}");
+    }));
+    Some(guard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(words: &str, expected: impl Fn(Said) -> bool) {
+        let words = std::iter::once("frankenstein").chain(words.split_whitespace()).map(Into::into);
+        let line = CommandLine::read(words).unwrap_or_else(|error| panic!("{error}"));
+        assert!(expected(line.said));
+    }
+
+    #[test]
+    fn a_later_flag_wins() {
+        check("--root a --root b", |said| said.root == Some("b".into()));
+        check("run --workers 1 --workers 2", |said| said.workers == Some(2));
+        check("--log off --log json run", |said| said.log == Some(LogForm::Json));
+        check("--listen 80 --listen tcp:81", |said| said.listen == ["80", "tcp:81"]);
+        check("plan -vv --port 9000", |said| said.verbose == 2 && said.port == ["9000"]);
+    }
+
+    #[test]
+    fn what_is_said_here_replaces_what_the_deployment_says() {
+        let deployment = || Deployment::new("test").listen("tcp:8080").workers(3).root("a");
+        let words = ["x", "--port", "9000", "--workers", "1"].map(Into::into);
+        let said = CommandLine::read(words).expect("a command line").said;
+        let deployment = said.onto(deployment());
+        assert_eq!(deployment.listen, ["9000"]);
+        assert_eq!((deployment.workers, deployment.root), (Some(1), Some("a".into())));
+    }
+
+    #[test]
+    fn wrong_usage_is_exit_code_2() {
+        for words in [["x", "--workers", "many"], ["x", "--log", "xml"], ["x", "serve", "now"]] {
+            let error = CommandLine::read(words.map(Into::into)).err().expect("an error");
+            assert_eq!(error.exit_code(), i32::from(PROBLEM), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn help_names_every_command_and_variable() {
+        let help = CommandLine::command().render_long_help().to_string();
+        for word in ["run", "plan", "COMBO_LISTEN", "COMBO_ROOT", "COMBO_WORKERS", "COMBO_LOG", "--port"] {
+            assert!(help.contains(word), "{word}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A deployment: what was said. A plain value; building it opens and runs nothing.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use combo_core::{Schedule, Task};
+
+use crate::{
+    jobs::{ErasedTask, erase},
+    mount::Target,
+    serve::limits::Limits,
+};
+
+/// How long draining may take unless said otherwise.
+pub const DRAIN: Duration = Duration::from_secs(30);
+
+/// Endpoints, mounts, jobs and settings, as they were said.
+///
+/// Methods take what one would type and never fail; [`Deployment::plan`] finds everything that is
+/// wrong at once.
+#[derive(Debug)]
+#[must_use = "a deployment does nothing until it is planned and started"]
+pub struct Deployment {
+    pub(crate) name: String,
+    pub(crate) listen: Vec<String>,
+    pub(crate) mounts: Vec<(String, Target)>,
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) root: Option<PathBuf>,
+    pub(crate) workers: Option<usize>,
+    pub(crate) drain: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) access_log: bool,
+}
+
+impl Deployment {
+    /// A deployment that does nothing yet.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            listen: Vec::new(),
+            mounts: Vec::new(),
+            jobs: Vec::new(),
+            root: None,
+            workers: None,
+            drain: DRAIN,
+            limits: Limits::default(),
+            access_log: true,
+        }
+    }
+
+    /// Listens on an endpoint: `"tcp:8080"`, `8080`, or a typed [`Endpoint`](combo_core::Endpoint).
+    /// The grammar is in [`combo_core::endpoint`].
+    pub fn listen(mut self, endpoint: impl fmt::Display) -> Self {
+        self.listen.push(endpoint.to_string());
+        self
+    }
+
+    /// Mounts a target at a pattern: `"/blog"`, `"admin.example.com/"`. The grammar is in
+    /// [`combo_core::pattern`]; the order of saying does not matter.
+    pub fn mount(mut self, pattern: impl fmt::Display, target: Target) -> Self {
+        self.mounts.push((pattern.to_string(), target));
+        self
+    }
+
+    /// Runs a job.
+    pub fn job(mut self, job: Job) -> Self {
+        self.jobs.push(job);
+        self
+    }
+
+    /// The folder that relative paths are under. Default: the one that the process was started in.
+    pub fn root(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.root = Some(folder.into());
+        self
+    }
+
+    /// How many threads serve requests. Default: one per processor that the process may use.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// How long draining may take before what is left is cut. Default: 30 s.
+    pub fn drain(mut self, budget: Duration) -> Self {
+        self.drain = budget;
+        self
+    }
+
+    /// Deadlines and caps. Start from `Limits::default()`.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Whether each request is logged. Default: yes.
+    pub fn access_log(mut self, on: bool) -> Self {
+        self.access_log = on;
+        self
+    }
+}
+
+/// A name, a trigger, a task and policies.
+#[must_use = "a job does nothing until a deployment has it"]
+pub struct Job {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) may_write: Vec<PathBuf>,
+}
+
+pub(crate) enum Kind {
+    /// A task of ours.
+    Task { schedule: String, task: std::sync::Arc<dyn ErasedTask> },
+    /// Somebody else's job, or why there is none.
+    #[cfg(feature = "tokio-cron-scheduler")]
+    Hosted(Result<tokio_cron_scheduler::Job, String>),
+}
+
+impl Job {
+    /// A task on a schedule: `"every 4s"`, `"cron 30 3 * * *"`, or [`every`]`(secs(4))`. The grammar
+    /// is in [`combo_core::schedule`].
+    pub fn new(name: impl Into<String>, schedule: impl fmt::Display, task: impl Task) -> Self {
+        let kind = Kind::Task { schedule: schedule.to_string(), task: erase(task) };
+        Self { name: name.into(), kind, may_write: Vec::new() }
+    }
+
+    /// A `tokio_cron_scheduler::Job` as it is, or the `Result` of making one. Its own schedule says
+    /// when, its own code runs, and it does its own writing.
+    #[cfg(feature = "tokio-cron-scheduler")]
+    pub fn hosted(name: impl Into<String>, job: impl Into<Hosted>) -> Self {
+        Self { name: name.into(), kind: Kind::Hosted(job.into().0), may_write: Vec::new() }
+    }
+
+    /// Lets the job's task change files in this folder. May be said more than once; without it a
+    /// task changes nothing. A relative path is under the deployment's root.
+    pub fn may_write(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.may_write.push(folder.into());
+        self
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What [`Job::hosted`] takes: a job, or the result of making one.
+#[cfg(feature = "tokio-cron-scheduler")]
+pub struct Hosted(Result<tokio_cron_scheduler::Job, String>);
+
+#[cfg(feature = "tokio-cron-scheduler")]
+impl fmt::Debug for Hosted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hosted").finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "tokio-cron-scheduler")]
+impl From<tokio_cron_scheduler::Job> for Hosted {
+    fn from(job: tokio_cron_scheduler::Job) -> Self {
+        Self(Ok(job))
+    }
+}
+
+#[cfg(feature = "tokio-cron-scheduler")]
+impl<E: std::error::Error + 'static> From<Result<tokio_cron_scheduler::Job, E>> for Hosted {
+    fn from(made: Result<tokio_cron_scheduler::Job, E>) -> Self {
+        Self(made.map_err(|error| crate::error::chain(&error)))
+    }
+}
+
+/// The typed form of `"every 4s"`.
+#[must_use]
+pub fn every(interval: Duration) -> impl fmt::Display {
+    // An interval that is too short is said as it is, and `plan` names it.
+    Schedule::every(interval).map_or_else(|_| format!("every {}ms", interval.as_millis()), |every| every.to_string())
+}
+
+/// The typed form of `"cron 30 3 * * *"`.
+#[must_use]
+pub fn cron(expression: &str) -> impl fmt::Display + use<> {
+    format!("cron {expression}")
+}
+
+/// So many seconds.
+#[must_use]
+pub const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// So many milliseconds.
+#[must_use]
+pub const fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}

@@ -1,0 +1,214 @@
+//! What answers: the targets that stand behind a pattern, and their options.
+//!
+//! Each worker builds its own instance of every target, so that no request crosses a thread. The
+//! functions here only say what to build; nothing is built before the deployment is started.
+
+#[cfg(feature = "actix")]
+mod actix;
+#[cfg(feature = "axum")]
+mod axum;
+#[cfg(feature = "files")]
+pub(crate) mod files;
+mod redirect;
+mod tower;
+
+use std::{fmt, future::Future, path::PathBuf, pin::Pin, rc::Rc, sync::Arc};
+
+use combo_core::{BoxError, Connection, Context};
+use http::{HeaderName, HeaderValue, Request, Response, Uri};
+
+#[cfg(feature = "actix")]
+pub use self::actix::actix;
+#[cfg(feature = "axum")]
+pub use self::axum::axum;
+pub use self::tower::{local, tower};
+use crate::serve::body::{RequestBody, ResponseBody};
+
+/// What stands behind a pattern: an app, files, a redirect.
+pub struct Target {
+    pub(crate) label: String,
+    pub(crate) source: Source,
+    pub(crate) unstripped: bool,
+}
+
+/// How a target comes to be.
+pub(crate) enum Source {
+    /// Every worker makes one of its own.
+    App(Box<dyn Recipe>),
+    /// Once per process something asynchronous has to happen first.
+    Later(Box<dyn FnOnce() -> Making + Send>),
+    /// A folder.
+    #[cfg(feature = "files")]
+    Files(PathBuf),
+    /// Somewhere else.
+    Redirect { to: String, permanent: bool },
+}
+
+pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Target, BoxError>> + Send>>;
+pub(crate) type Building = Pin<Box<dyn Future<Output = Result<Rc<dyn App>, BoxError>>>>;
+pub(crate) type Builder = Box<dyn FnOnce() -> Building + Send>;
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>>>>;
+
+/// Gives each worker what it needs to build its instance.
+pub(crate) trait Recipe: Send {
+    fn builder(&mut self) -> Builder;
+}
+
+/// One instance of a target on one worker. A panic while it answers is caught by whoever calls.
+pub(crate) trait App {
+    fn answer(&self, request: Request<RequestBody>, arrival: Arrival) -> Answering;
+}
+
+/// Where a request came from and how it got to its mount.
+pub(crate) struct Arrival {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) site: Arc<Site>,
+    /// How many bytes of the path the app does not see.
+    pub(crate) strip: usize,
+    /// The URI before they were taken off; over TLS with scheme and authority.
+    pub(crate) original: Uri,
+}
+
+/// What is the same for all requests of one mount.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) pattern: Arc<str>,
+    pub(crate) prefix: Arc<str>,
+    /// What `X-Forwarded-Prefix` says, unless the app sees the whole path.
+    pub(crate) forwarded: Option<HeaderValue>,
+}
+
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+impl Arrival {
+    pub(crate) fn context(&self) -> Context {
+        let Site { pattern, prefix, .. } = &*self.site;
+        Context::new(self.connection.clone(), pattern.clone(), prefix.clone(), self.original.clone())
+    }
+
+    /// Tells the app of its prefix in a header, which no client can set.
+    pub(crate) fn tell_prefix<B>(&self, request: &mut Request<B>) {
+        if let Some(prefix) = &self.site.forwarded {
+            let _ = request.headers_mut().insert(X_FORWARDED_PREFIX, prefix.clone());
+        }
+    }
+
+    /// Takes the prefix off the request's path.
+    pub(crate) fn strip<B>(&self, request: &mut Request<B>) {
+        if self.strip > 0 {
+            *request.uri_mut() = redirect::stripped(request.uri(), self.strip);
+        }
+    }
+}
+
+impl Target {
+    pub(crate) fn new(label: impl Into<String>, source: Source) -> Self {
+        Self { label: label.into(), source, unstripped: false }
+    }
+
+    /// The app sees the whole path, prefix included: for apps that build links themselves.
+    #[must_use]
+    pub fn unstripped(mut self) -> Self {
+        self.unstripped = true;
+        self
+    }
+
+    /// A redirect that clients may remember: 308 instead of 307. Says nothing to other targets.
+    #[must_use]
+    pub fn permanent(mut self) -> Self {
+        if let Source::Redirect { permanent, .. } = &mut self.source {
+            *permanent = true;
+        }
+        self
+    }
+
+    /// What is wrong with what was said, apart from the pattern.
+    pub(crate) fn fault(&self) -> Option<String> {
+        match &self.source {
+            Source::Redirect { to, .. } => redirect::fault(to),
+            #[cfg(feature = "files")]
+            Source::Files(folder) if folder.as_os_str().is_empty() => {
+                Some("the folder to serve has no name".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+/// An app that is built asynchronously or can fail: once per process, before anything listens.
+///
+/// ```no_run
+/// # #[cfg(feature = "axum")]
+/// # fn main() {
+/// use combo::{BoxError, mount};
+///
+/// async fn app() -> Result<axum::Router, std::io::Error> {
+///     Ok(axum::Router::new())
+/// }
+///
+/// let target = mount::build(|| async { Ok::<_, BoxError>(mount::axum(app().await?)) });
+/// # }
+/// # #[cfg(not(feature = "axum"))]
+/// # fn main() {}
+/// ```
+pub fn build<F, Fut, E>(make: F) -> Target
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Target, E>> + Send + 'static,
+    E: Into<BoxError>,
+{
+    let later = move || -> Making {
+        let making = make();
+        Box::pin(async move { making.await.map_err(Into::into) })
+    };
+    Target::new("an app built at the start", Source::Later(Box::new(later)))
+}
+
+/// A folder of files. A relative path is under the deployment's root.
+///
+/// Only regular files beneath the folder are served: no dot-files but `.well-known`, nothing that
+/// a symbolic link finds outside. `index.html` stands for its folder.
+#[cfg(feature = "files")]
+pub fn files(folder: impl Into<PathBuf>) -> Target {
+    let folder = folder.into();
+    Target::new(format!("files `{}`", folder.display()), Source::Files(folder))
+}
+
+/// Somewhere else: a path (`/new`) or an `http://` or `https://` URL. The rest of the path and the
+/// query are kept: with `/old` redirected to `/new`, `/old/a?b` leads to `/new/a?b`.
+///
+/// Answers 307, so that method and body are kept; [`Target::permanent`] makes it 308.
+pub fn redirect(to: impl Into<String>) -> Target {
+    let to = to.into();
+    Target::new(format!("redirect to `{to}`"), Source::Redirect { to, permanent: false })
+}
+
+impl Source {
+    /// What each worker builds from, once everything that can fail has been opened.
+    #[cfg_attr(not(feature = "files"), expect(clippy::unnecessary_wraps, reason = "files can fail"))]
+    pub(crate) fn recipe(
+        self,
+        resolve: impl Fn(&std::path::Path) -> Vec<PathBuf>,
+    ) -> Result<Box<dyn Recipe>, BoxError> {
+        let _ = &resolve;
+        Ok(match self {
+            Self::App(recipe) => recipe,
+            Self::Later(_) => return Err("it was built twice".into()),
+            #[cfg(feature = "files")]
+            Self::Files(folder) => {
+                let folders = resolve(&folder);
+                let root = files::Root::open(&folders).map_err(|cause| {
+                    format!("cannot open `{}`: {cause}", folder.display())
+                })?;
+                tower::recipe(files::Files::new(root))
+            }
+            Self::Redirect { to, permanent } => redirect::recipe(to, permanent),
+        })
+    }
+}

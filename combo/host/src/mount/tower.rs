@@ -1,0 +1,119 @@
+//! A request -> response, by any tower service.
+//!
+//! Beside the request the service finds `http::Uri` (the original URI), `SocketAddr` (the peer) and
+//! [`Context`](combo_core::Context) in its extensions, and the prefix in `X-Forwarded-Prefix`.
+
+use std::{future::poll_fn, rc::Rc};
+
+use bytes::Bytes;
+use combo_core::BoxError;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{Answering, App, Arrival, Builder, Recipe, Source, Target};
+use crate::serve::body::{RequestBody, ResponseBody};
+
+/// Any tower service that can be cloned and sent to the workers: warp through `warp::service`,
+/// tonic, salvo, a stack of tower layers.
+///
+/// Its future and its response body stay on the worker and need not be `Send`. An error that it
+/// returns is answered with 500 and logged.
+pub fn tower<S, B>(service: S) -> Target
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    Target::new("a tower service", Source::App(recipe(service)))
+}
+
+/// A tower service that each worker makes for itself, so it need not be `Send`: `make` is called
+/// once per worker, on the worker.
+pub fn local<F, S, B>(make: F) -> Target
+where
+    F: Fn() -> S + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    Target::new(format!("a local service (`{}`)", std::any::type_name::<F>()), Source::App(Box::new(Local(make))))
+}
+
+pub(super) fn recipe<S, B>(service: S) -> Box<dyn Recipe>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    Box::new(Clones(service))
+}
+
+struct Clones<S>(S);
+
+impl<S, B> Recipe for Clones<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn builder(&mut self) -> Builder {
+        let service = self.0.clone();
+        Box::new(move || Box::pin(async move { Ok(Rc::new(Tower(service)) as Rc<dyn App>) }))
+    }
+}
+
+struct Local<F>(F);
+
+impl<F, S, B> Recipe for Local<F>
+where
+    F: Fn() -> S + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn builder(&mut self) -> Builder {
+        let make = self.0.clone();
+        Box::new(move || Box::pin(async move { Ok(Rc::new(Tower(make())) as Rc<dyn App>) }))
+    }
+}
+
+struct Tower<S>(S);
+
+impl<S, B> App for Tower<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn answer(&self, mut request: Request<RequestBody>, arrival: Arrival) -> Answering {
+        // Readiness belongs to the clone that is called.
+        let mut service = self.0.clone();
+        Box::pin(async move {
+            arrival.strip(&mut request);
+            arrival.tell_prefix(&mut request);
+            let context = arrival.context();
+            let extensions = request.extensions_mut();
+            if let Some(peer) = arrival.connection.peer.address() {
+                let _ = extensions.insert(peer);
+            }
+            let _ = extensions.insert(context);
+            let _ = extensions.insert(arrival.original);
+            poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
+            let response = service.call(request).await.map_err(Into::into)?;
+            Ok(response.map(ResponseBody::new))
+        })
+    }
+}

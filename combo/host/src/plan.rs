@@ -1,0 +1,385 @@
+//! A plan: what a deployment means. Checked, resolved, printable; still nothing opened.
+
+use std::{fmt, path::{Component, Path, PathBuf}, sync::Arc, time::Duration};
+
+use combo_core::{Endpoint, Pattern, Problem, Problems, Schedule, Timestamp, pattern::Host, schedule};
+use http::HeaderValue;
+
+use crate::{
+    deployment::{Deployment, Job, Kind},
+    jobs::ErasedTask,
+    mount::{Site, Source, Target},
+    serve::limits::Limits,
+};
+
+/// A deployment that was found to be right.
+pub struct Plan {
+    pub(crate) name: String,
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// In the order in which they were said.
+    pub(crate) mounts: Vec<PlannedMount>,
+    pub(crate) jobs: Vec<PlannedJob>,
+    pub(crate) root: Option<PathBuf>,
+    pub(crate) workers: Option<usize>,
+    pub(crate) drain: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) access_log: bool,
+}
+
+pub(crate) struct PlannedMount {
+    pub(crate) pattern: Pattern,
+    pub(crate) label: String,
+    pub(crate) source: Source,
+    pub(crate) unstripped: bool,
+}
+
+pub(crate) struct PlannedJob {
+    pub(crate) name: String,
+    pub(crate) schedule: Schedule,
+    pub(crate) may_write: Vec<PathBuf>,
+    pub(crate) work: PlannedWork,
+}
+
+pub(crate) enum PlannedWork {
+    Task(Arc<dyn ErasedTask>),
+    #[cfg(feature = "tokio-cron-scheduler")]
+    Hosted(tokio_cron_scheduler::Job),
+}
+
+impl Deployment {
+    /// Finds out what was meant. Nothing is opened.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with what was said, in one go.
+    pub fn plan(self) -> Result<Plan, Problems> {
+        let mut problems = Vec::new();
+        let endpoints = endpoints(&self.listen, &mut problems);
+        let mounts = mounts(self.mounts, &mut problems);
+        if self.listen.is_empty() && !mounts.is_empty() {
+            problems.push(Problem::NoEndpoint);
+        }
+        let jobs = jobs(self.jobs, &mut problems);
+        if self.workers == Some(0) {
+            problems.push(Problem::Setting { name: "workers", said: "0".into(), must: "at least 1" });
+        }
+        let plan = Plan {
+            name: self.name,
+            endpoints,
+            mounts,
+            jobs,
+            root: self.root,
+            workers: self.workers,
+            drain: self.drain,
+            limits: self.limits,
+            access_log: self.access_log,
+        };
+        Problems::none_or(problems, plan)
+    }
+}
+
+fn endpoints(listen: &[String], problems: &mut Vec<Problem>) -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for said in listen {
+        match said.parse::<Endpoint>() {
+            Err(fault) => problems.push(Problem::Endpoint { said: said.clone(), fault }),
+            Ok(endpoint) if endpoints.contains(&endpoint) && !chosen_by_system(&endpoint) => {
+                problems.push(Problem::EndpointTwice { said: said.clone() });
+            }
+            Ok(endpoint) => endpoints.push(endpoint),
+        }
+    }
+    endpoints
+}
+
+fn chosen_by_system(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } => port.number == 0,
+        _ => false,
+    }
+}
+
+fn mounts(said: Vec<(String, Target)>, problems: &mut Vec<Problem>) -> Vec<PlannedMount> {
+    let mut mounts: Vec<PlannedMount> = Vec::with_capacity(said.len());
+    let mut taken = std::collections::HashMap::with_capacity(said.len());
+    for (said, target) in said {
+        if let Some(why) = target.fault() {
+            problems.push(Problem::Target { pattern: said.clone(), why });
+        }
+        let pattern: Pattern = match said.parse() {
+            Ok(pattern) => pattern,
+            Err(fault) => {
+                problems.push(Problem::Pattern { said, fault });
+                continue;
+            }
+        };
+        let Target { label, source, unstripped } = target;
+        if let Some(first) = taken.insert(pattern.clone(), label.clone()) {
+            problems.push(Problem::MountTwice { pattern: pattern.to_string(), first, second: label.clone() });
+        }
+        mounts.push(PlannedMount { pattern, label, source, unstripped });
+    }
+    mounts
+}
+
+fn jobs(said: Vec<Job>, problems: &mut Vec<Problem>) -> Vec<PlannedJob> {
+    let mut jobs: Vec<PlannedJob> = Vec::with_capacity(said.len());
+    let mut names = std::collections::HashSet::with_capacity(said.len());
+    for Job { name, kind, may_write } in said {
+        if name.is_empty() {
+            problems.push(Problem::JobUnnamed);
+        } else if !names.insert(name.clone()) {
+            problems.push(Problem::JobTwice { name: name.clone() });
+        }
+        let planned = match kind {
+            Kind::Task { schedule: said, task } => {
+                let outside = task.writes().into_iter().filter(|path| !lies_in(path, &may_write));
+                problems.extend(outside.map(|path| Problem::WritesOutside {
+                    job: name.clone(),
+                    path,
+                    may: may_write.clone(),
+                }));
+                let schedule: Result<Schedule, schedule::Fault> = said.parse();
+                schedule
+                    .map_err(|fault| Problem::Schedule { job: name.clone(), said, fault })
+                    .map(|schedule| (schedule, PlannedWork::Task(task)))
+            }
+            #[cfg(feature = "tokio-cron-scheduler")]
+            Kind::Hosted(job) => job
+                .and_then(|job| Ok((crate::jobs::hosted::plan(&job)?, PlannedWork::Hosted(job))))
+                .map_err(|why| Problem::Hosted { job: name.clone(), why }),
+        };
+        match planned {
+            Ok((schedule, work)) => jobs.push(PlannedJob { name, schedule, may_write, work }),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    jobs
+}
+
+/// By their text alone; links are looked at when the folders are opened.
+fn lies_in(path: &Path, folders: &[PathBuf]) -> bool {
+    let plain = |path: &Path| path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
+    let path = plain(path);
+    !path.components().any(|part| part == Component::ParentDir)
+        && folders.iter().any(|folder| path.starts_with(plain(folder)))
+}
+
+impl Plan {
+    /// What travels with every request of one mount.
+    pub(crate) fn site(mount: &PlannedMount) -> Site {
+        let prefix = mount.pattern.prefix();
+        let forwarded = (!mount.unstripped && !prefix.is_empty())
+            .then(|| HeaderValue::from_str(&prefix).ok())
+            .flatten();
+        Site { pattern: mount.pattern.to_string().into(), prefix: prefix.into(), forwarded }
+    }
+
+    /// The plan as a table, with each job's next three instants after `now`.
+    pub fn table(&self, now: Timestamp) -> impl fmt::Display + '_ {
+        Table { plan: self, now }
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The plan as a table, without instants: the same text at any time.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_table(self, None, f)
+    }
+}
+
+struct Table<'a> {
+    plan: &'a Plan,
+    now: Timestamp,
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_table(self.plan, Some(self.now), f)
+    }
+}
+
+/// The order in which patterns are tried: the most specific host first, then the longest prefix.
+fn matching_order(a: &Pattern, b: &Pattern) -> std::cmp::Ordering {
+    let rank = |pattern: &Pattern| match &pattern.host {
+        Host::Exact(name) => (0, 0, name.clone()),
+        Host::Below(name) => (1, usize::MAX - name.len(), name.clone()),
+        Host::Any => (2, 0, String::new()),
+    };
+    let depth = b.segments.len().cmp(&a.segments.len());
+    rank(a).cmp(&rank(b)).then(depth).then_with(|| a.segments.cmp(&b.segments))
+}
+
+fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "{}", plan.name)?;
+    writeln!(f, "\nlistens on")?;
+    if plan.endpoints.is_empty() {
+        writeln!(f, "  nothing")?;
+    }
+    for endpoint in &plan.endpoints {
+        writeln!(f, "  {endpoint}")?;
+    }
+    let mut mounts: Vec<&PlannedMount> = plan.mounts.iter().collect();
+    mounts.sort_by(|a, b| matching_order(&a.pattern, &b.pattern));
+    let width = mounts.iter().map(|mount| mount.pattern.to_string().len()).max().unwrap_or_default();
+    writeln!(f, "\nmounts, in matching order")?;
+    if mounts.is_empty() {
+        writeln!(f, "  none")?;
+    }
+    for mount in mounts {
+        let whole = if mount.unstripped { ", sees the whole path" } else { "" };
+        writeln!(f, "  {:width$}  {}{whole}", mount.pattern.to_string(), mount.label)?;
+    }
+    writeln!(f, "\njobs")?;
+    if plan.jobs.is_empty() {
+        writeln!(f, "  none")?;
+    }
+    let width = plan.jobs.iter().map(|job| job.name.len()).max().unwrap_or_default();
+    for job in &plan.jobs {
+        writeln!(f, "  {:width$}  {}", job.name, job.schedule)?;
+        match &job.work {
+            PlannedWork::Task(_) if job.may_write.is_empty() => writeln!(f, "  {:width$}    writes nothing", "")?,
+            PlannedWork::Task(_) => {
+                let folders: Vec<_> = job.may_write.iter().map(|path| format!("`{}`", path.display())).collect();
+                writeln!(f, "  {:width$}    may write {}", "", folders.join(", "))?;
+            }
+            #[cfg(feature = "tokio-cron-scheduler")]
+            PlannedWork::Hosted(_) => {
+                writeln!(f, "  {:width$}    a tokio-cron-scheduler job: does its own writing", "")?;
+            }
+        }
+        if let Some(now) = now {
+            let next = std::iter::successors(job.schedule.next_after(now), |due| job.schedule.next_after(*due));
+            let next: Vec<_> = next.take(3).map(|due| due.to_string()).collect();
+            writeln!(f, "  {:width$}    next {}", "", if next.is_empty() { "never".into() } else { next.join(", ") })?;
+        }
+    }
+    writeln!(f, "\ndrains within {:?}", plan.drain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{deployment::{every, secs}, mount};
+    use combo_core::{BoxError, Change, Task, Tick};
+
+    struct Writes(&'static str);
+
+    impl Task for Writes {
+        async fn run(&self, _: Tick) -> Result<Vec<Change>, BoxError> {
+            Ok(Vec::new())
+        }
+
+        fn writes(&self) -> Vec<PathBuf> {
+            vec![self.0.into()]
+        }
+    }
+
+    fn check(deployment: Deployment, sentences: &[&str]) {
+        let said: Vec<String> = match deployment.plan() {
+            Ok(plan) => panic!("no problem found in\n{plan}"),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(said, sentences);
+    }
+
+    fn small() -> Deployment {
+        Deployment::new("test").listen("tcp:8080")
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let deployment = Deployment::new("test")
+            .listen("udp:53")
+            .listen("tcp:8080")
+            .listen(8080)
+            .mount("/a", mount::redirect("/b"))
+            .mount("/a/", mount::redirect("/c"))
+            .mount("b", mount::redirect("c"))
+            .job(Job::new("clock", "every 4", Writes("static/a")).may_write("./static"))
+            .job(Job::new("clock", every(secs(4)), Writes("static/../a")).may_write("static"))
+            .job(Job::new("", "every 4s", Writes("a")))
+            .workers(0);
+        check(
+            deployment,
+            &[
+                "cannot understand endpoint `udp:53`: `udp` is none of tcp, unix, ssl",
+                "endpoint `8080` is listened on twice",
+                "mount `/a` is taken twice: by redirect to `/b` and by redirect to `/c`",
+                "mount `b`: cannot redirect to `c`: it must be a path or an http(s) URL, without query or fragment",
+                "cannot understand mount `b`: it has no `/`; a pattern is a path prefix, with a host before it if wanted",
+                "cannot understand schedule `every 4` of job `clock`: `4` is not an interval, such as 4s, 250ms, 1h30m or minute",
+                "job `clock` is said twice",
+                "job `clock` writes `static/../a`, outside what it may write (`static`)",
+                "a job has no name",
+                "job `` writes `a` and was given no folder; say `.may_write(\"…\")`",
+                "workers cannot be `0`: it must be at least 1",
+            ],
+        );
+    }
+
+    #[test]
+    fn mounts_need_an_endpoint() {
+        check(
+            Deployment::new("test").mount("/", mount::redirect("/a")),
+            &["there are mounts but no endpoint to listen on; say `.listen(\"tcp:8080\")`"],
+        );
+    }
+
+    #[test]
+    fn jobs_alone_are_a_deployment() {
+        let plan = Deployment::new("test").job(Job::new("a", "every 4s", Writes("b/c")).may_write("b")).plan();
+        assert!(plan.is_ok());
+    }
+
+    #[test]
+    fn too_short_an_interval_is_a_problem() {
+        check(
+            small().job(Job::new("a", every(Duration::ZERO), Writes("b/c")).may_write("b")),
+            &["cannot understand schedule `every 0ms` of job `a`: the shortest interval is 1ms"],
+        );
+    }
+
+    #[test]
+    fn the_table_has_mounts_in_matching_order_and_three_instants() {
+        let plan = small()
+            .mount("/", mount::redirect("/x"))
+            .mount("/a", mount::redirect("/x").unstripped())
+            .mount("*.b.org/", mount::redirect("/x"))
+            .mount("/a/b", mount::redirect("/x"))
+            .mount("b.org/", mount::redirect("/x"))
+            .job(Job::new("clock", "every 4s", Writes("static/a")).may_write("static"))
+            .plan()
+            .expect("a plan");
+        let now = "2026-11-22T12:00:01Z".parse().expect("an instant");
+        assert_eq!(
+            plan.table(now).to_string(),
+            "\
+test
+
+listens on
+  tcp:8080
+
+mounts, in matching order
+  b.org/    redirect to `/x`
+  *.b.org/  redirect to `/x`
+  /a/b      redirect to `/x`
+  /a        redirect to `/x`, sees the whole path
+  /         redirect to `/x`
+
+jobs
+  clock  every 4s
+           may write `static`
+           next 2026-11-22T12:00:04Z, 2026-11-22T12:00:08Z, 2026-11-22T12:00:12Z
+
+drains within 30s
+"
+        );
+    }
+}

@@ -1,0 +1,513 @@
+//! A plan -> a running combo. [`start`] opens everything, gathers all errors and serves nothing until
+//! all has succeeded; [`Deeds`] performs what `step` decides.
+#![expect(clippy::disallowed_methods, reason = "this is where threads and tasks are started")]
+
+use std::{
+    collections::HashMap,
+    io,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use combo_core::{BoxError, Command, Reply, Timestamp};
+use futures_util::FutureExt;
+use tokio::{
+    runtime::{self, Runtime},
+    sync::{mpsc, oneshot, watch as channel},
+    task::{AbortHandle, JoinSet},
+};
+
+use crate::{
+    error::{Error, Errors, Kind},
+    jobs::{self, Entry, Folders, Outcome, Work},
+    mount::{Recipe, Source},
+    plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
+    serve::{
+        limits::Limits,
+        listen::{self, Address, Listener},
+        route::Routes,
+        worker::{self, Assignment, Desk, Message, said},
+    },
+    step::{Caller, Effect, Event, State},
+    watch::{Watch, watch},
+};
+
+/// How many threads a worker may use for blocking calls.
+const BLOCKING_PER_WORKER: usize = 64;
+
+/// How long threads may take to end once everything has been drained or cut.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// A running combo. Dropping it drains.
+#[derive(Debug)]
+pub struct Handle {
+    addresses: Vec<Address>,
+    events: mpsc::UnboundedSender<Event>,
+    stopped: channel::Receiver<bool>,
+}
+
+impl Handle {
+    /// Where it listens, in the order that was said.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Says a command and waits for the reply.
+    pub async fn send(&self, command: Command) -> Reply {
+        let (caller, reply) = oneshot::channel();
+        let asked = Event::Asked { command, caller: Caller(Some(caller)) };
+        if self.events.send(asked).is_err() {
+            return Reply::Stopped;
+        }
+        reply.await.unwrap_or(Reply::Stopped)
+    }
+
+    /// Waits until it has stopped: everything has been finished or cut.
+    pub async fn stopped(&self) {
+        // An error says that the watch is gone, which is as stopped as can be.
+        let _ = self.stopped.clone().wait_for(|stopped| *stopped).await;
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let _ = self.events.send(Event::Asked { command: Command::Stop, caller: Caller::default() });
+    }
+}
+
+/// Opens everything and begins to serve. Tasks run on the runtime that this is called on, so that
+/// should have several threads.
+///
+/// # Errors
+///
+/// Everything that the world refused; nothing has been served then.
+pub async fn start(plan: Plan) -> Result<Handle, Errors> {
+    start_with(plan, false).await
+}
+
+pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Errors> {
+    let opened = Opened::open(plan, None).await?;
+    let (events, inbox) = mpsc::unbounded_channel();
+    let (release, released) = channel::channel(());
+    let system = system(events.clone(), released.clone()).map_err(one("actix system"))?;
+    let (desks, threads) = workers(opened.house, &system, &events, &released).await?;
+    let addresses = opened.listeners.iter().map(Listener::address).collect();
+    let (stopping, stopped) = channel::channel(false);
+    let deeds = Deeds::new(opened.jobs, opened.names, desks, runtime::Handle::current(), events.clone());
+    let watching = Watch {
+        state: State::new(opened.timetable, opened.drain, Timestamp::now()),
+        deeds,
+        listeners: opened.listeners,
+        connections: opened.connections,
+        inbox,
+        signals,
+    };
+    let threads = Threads { threads, release };
+    let started = thread::Builder::new().name("combo-watch".into()).spawn(move || {
+        watch(watching);
+        threads.end();
+        let _ = stopping.send(true);
+    });
+    drop(started.map_err(one("watch"))?);
+    Ok(Handle { addresses, events, stopped })
+}
+
+fn one(what: &'static str) -> impl Fn(io::Error) -> Errors {
+    move |cause| Errors(vec![Kind::Thread { what, cause }.into()])
+}
+
+/// Everything that a plan needs, opened; no thread has been started.
+pub(crate) struct Opened {
+    pub(crate) house: House,
+    pub(crate) jobs: Vec<Arc<Work>>,
+    pub(crate) timetable: Vec<(Arc<str>, combo_core::Schedule)>,
+    pub(crate) names: Vec<Arc<str>>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) connections: usize,
+    pub(crate) drain: Duration,
+}
+
+/// What every worker is made from.
+pub(crate) struct House {
+    recipes: Vec<Box<dyn Recipe>>,
+    sites: Vec<Arc<crate::mount::Site>>,
+    routes: Arc<Routes>,
+    limits: Arc<Limits>,
+    access_log: bool,
+    workers: usize,
+}
+
+impl House {
+    pub(crate) fn assignment(&mut self) -> Assignment {
+        Assignment {
+            builders: self.recipes.iter_mut().map(|recipe| recipe.builder()).collect(),
+            sites: self.sites.clone(),
+            routes: self.routes.clone(),
+            limits: self.limits.clone(),
+            access_log: self.access_log,
+        }
+    }
+}
+
+impl Opened {
+    /// With a `layer` nothing real is listened on or written: what tasks write goes there.
+    pub(crate) async fn open(plan: Plan, layer: Option<&Path>) -> Result<Self, Errors> {
+        let mut errors = Vec::new();
+        let root = match root(plan.root.as_deref()) {
+            Ok(root) => root,
+            Err(error) => return Err(Errors(vec![error])),
+        };
+        let names: Vec<Arc<str>> = plan.mounts.iter().map(|mount| mount.pattern.to_string().into()).collect();
+        let sites = plan.mounts.iter().map(|mount| Arc::new(Plan::site(mount))).collect();
+        let routes = Arc::new(Routes::new(plan.mounts.iter().map(|mount| &mount.pattern)));
+        let timetable = plan.jobs.iter().map(|job| (job.name.as_str().into(), job.schedule.clone())).collect();
+        let mut jobs = Vec::with_capacity(plan.jobs.len());
+        for job in plan.jobs {
+            match work(job, &root, layer).await {
+                Ok(work) => jobs.push(Arc::new(work)),
+                Err(error) => errors.push(error),
+            }
+        }
+        let mut recipes = Vec::with_capacity(plan.mounts.len());
+        for mount in plan.mounts {
+            match recipe(mount, &root, layer).await {
+                Ok(recipe) => recipes.push(recipe),
+                Err(error) => errors.push(error),
+            }
+        }
+        let mut listeners = Vec::new();
+        if layer.is_none() {
+            for endpoint in &plan.endpoints {
+                match Listener::open(endpoint, &root) {
+                    Ok(listener) => listeners.push(listener),
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        if !errors.is_empty() {
+            return Err(Errors(errors));
+        }
+        let workers = plan.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
+        let connections = plan.limits.connections;
+        let limits = Arc::new(plan.limits);
+        let house = House { recipes, sites, routes, limits, access_log: plan.access_log, workers };
+        Ok(Self { house, jobs, timetable, names, listeners, connections, drain: plan.drain })
+    }
+}
+
+/// The folder that relative paths are under.
+fn root(said: Option<&Path>) -> Result<PathBuf, Error> {
+    let path = said.unwrap_or(Path::new("."));
+    path.canonicalize().map_err(|cause| Kind::Root { path: path.to_owned(), cause }.into())
+}
+
+async fn recipe(mount: PlannedMount, root: &Path, layer: Option<&Path>) -> Result<Box<dyn Recipe>, Error> {
+    let pattern = mount.pattern.to_string();
+    let refused = |cause: BoxError| Kind::Mount { pattern, cause }.into();
+    let mut source = mount.source;
+    // What is built may be something that is built later itself.
+    while let Source::Later(make) = source {
+        let made = AssertUnwindSafe(async { make().await }).catch_unwind().await;
+        source = match made {
+            Ok(Ok(target)) => target.source,
+            Ok(Err(cause)) => return Err(refused(cause)),
+            Err(panic) => return Err(refused(said(&*panic).into())),
+        };
+    }
+    // What a job has written lies over what was there before.
+    let resolve = |folder: &Path| -> Vec<PathBuf> {
+        let real = root.join(folder);
+        let over = layer.map(|layer| layer.join(real.strip_prefix("/").unwrap_or(&real)));
+        over.into_iter().filter(|folder| folder.is_dir()).chain([real]).collect()
+    };
+    source.recipe(resolve).map_err(refused)
+}
+
+async fn work(job: PlannedJob, root: &Path, layer: Option<&Path>) -> Result<Work, Error> {
+    let PlannedJob { name, may_write, work, .. } = job;
+    let folders = Folders::open(root, &may_write, layer)
+        .map_err(|(path, cause)| Kind::Folder { job: name.clone(), path, cause })?;
+    let task = match work {
+        PlannedWork::Task(task) => task,
+        #[cfg(feature = "tokio-cron-scheduler")]
+        PlannedWork::Hosted(job) => match jobs::hosted::open(job).await {
+            Ok(code) => Arc::new(code),
+            Err(why) => return Err(Kind::Job { job: name, cause: why.into() }.into()),
+        },
+    };
+    Ok(Work { name: name.into(), task, folders })
+}
+
+/// The one actix System of the process, on a thread of its own. `System::stop` begins the drain.
+fn system(
+    events: mpsc::UnboundedSender<Event>,
+    mut released: channel::Receiver<()>,
+) -> io::Result<actix_rt::System> {
+    let (made, system) = std::sync::mpsc::channel();
+    let thread = thread::Builder::new().name("combo-system".into()).spawn(move || {
+        let runner = actix_rt::System::with_tokio_rt(|| current_thread().expect("a runtime could be built before"));
+        let _ = made.send(actix_rt::System::current());
+        let (runtime, stop) = runner.into_parts();
+        runtime.block_on(async {
+            tokio::select! {
+                _ = stop => {
+                    let _ = events.send(Event::Asked { command: Command::Stop, caller: Caller::default() });
+                    let _ = released.changed().await;
+                }
+                _ = released.changed() => {}
+            }
+        });
+    })?;
+    drop(thread);
+    system.recv().map_err(io::Error::other)
+}
+
+fn current_thread() -> io::Result<Runtime> {
+    runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_PER_WORKER).build()
+}
+
+/// Starts the workers; each is an arbiter of the system. They are ready to serve when this returns.
+async fn workers(
+    mut house: House,
+    system: &actix_rt::System,
+    events: &mpsc::UnboundedSender<Event>,
+    released: &channel::Receiver<()>,
+) -> Result<(Vec<Desk>, Vec<thread::JoinHandle<()>>), Errors> {
+    let (mut desks, mut threads, mut readies) = (Vec::new(), Vec::new(), Vec::new());
+    let count = house.workers;
+    let left = Arc::new(std::sync::atomic::AtomicUsize::new(count));
+    for index in 0..count {
+        let (desk, inbox) = Desk::new();
+        let (ready, readied) = oneshot::channel();
+        let (assignment, system, mut released) = (house.assignment(), system.clone(), released.clone());
+        let (events, left, own) = (events.clone(), left.clone(), desk.clone());
+        let empty = move || {
+            if left.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
+                let _ = events.send(Event::WorkersEmpty);
+            }
+        };
+        let (parks, unparks) = (desk.shared().clone(), desk.shared().clone());
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_PER_WORKER)
+            .thread_name(format!("combo-blocking-{index}"))
+            .on_thread_park(move || parks.park())
+            .on_thread_unpark(move || unparks.unpark())
+            .build()
+            .map_err(one("worker"))?;
+        let thread = thread::Builder::new().name(format!("combo-worker-{index}")).spawn(move || {
+            let runner = actix_rt::System::with_tokio_rt(|| runtime);
+            // Apps see the one System of the process; this thread's own only makes it an arbiter.
+            actix_rt::System::set_current(system);
+            let release = async move { drop(released.changed().await) };
+            runner.block_on(worker::run(assignment, own, inbox, ready, empty, release));
+        });
+        threads.push(thread.map_err(one("worker"))?);
+        desks.push(desk);
+        readies.push(readied);
+    }
+    let mut errors: Vec<Error> = Vec::new();
+    let mut named = std::collections::HashSet::new();
+    for ready in readies {
+        match ready.await {
+            Ok(Ok(())) => {}
+            // All workers fail alike; one word is enough.
+            Ok(Err((mount, cause))) if named.insert(mount) => {
+                let pattern = house.sites[mount].pattern.to_string();
+                errors.push(Kind::Mount { pattern, cause }.into());
+            }
+            Ok(Err(_)) => {}
+            Err(_) => return Err(one("worker")(io::Error::other("it ended before it was ready"))),
+        }
+    }
+    if errors.is_empty() { Ok((desks, threads)) } else { Err(Errors(errors)) }
+}
+
+/// The threads that have runtimes. All runtimes are dropped together, since a socket that was made
+/// on one may be used on another.
+struct Threads {
+    threads: Vec<thread::JoinHandle<()>>,
+    release: channel::Sender<()>,
+}
+
+impl Threads {
+    /// Ends them all; names those that do not end.
+    fn end(self) {
+        let _ = self.release.send(());
+        let until = std::time::Instant::now() + LAST_WORD;
+        for thread in self.threads {
+            while !thread.is_finished() && std::time::Instant::now() < until {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            if !thread.is_finished() {
+                tracing::warn!(thread = name, "does not end: code on it never returns");
+            } else if thread.join().is_err() {
+                tracing::error!(thread = name, "panicked");
+            }
+        }
+    }
+}
+
+/// Performs effects. The same for the watch and for the rig.
+pub(crate) struct Deeds {
+    jobs: Vec<Arc<Work>>,
+    names: Vec<Arc<str>>,
+    pub(crate) desks: Vec<Desk>,
+    host: runtime::Handle,
+    events: mpsc::UnboundedSender<Event>,
+    running: HashMap<usize, AbortHandle>,
+    accepting: Option<(channel::Sender<bool>, JoinSet<io::Result<()>>)>,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+/// Whether there is more to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    On,
+    Over,
+}
+
+impl Deeds {
+    pub(crate) fn new(
+        jobs: Vec<Arc<Work>>,
+        names: Vec<Arc<str>>,
+        desks: Vec<Desk>,
+        host: runtime::Handle,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        let clock = Arc::new(Timestamp::now);
+        Self { jobs, names, desks, host, events, running: HashMap::new(), accepting: None, clock }
+    }
+
+    /// Another clock, for the rig.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_clock(mut self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Begins to accept, on the runtime that this is called on.
+    pub(crate) fn accept(&mut self, listeners: Vec<Listener>, most: usize) {
+        let (stop, stopping) = channel::channel(false);
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            let accepted = listen::accept(listener, self.desks.clone(), most, stopping.clone());
+            drop(accepting.spawn(accepted));
+        }
+        self.accepting = Some((stop, accepting));
+    }
+
+    pub(crate) fn perform(&mut self, effect: Effect, state: &State) -> Flow {
+        match effect {
+            Effect::Start { job, tick } => {
+                let (work, events, clock) = (self.jobs[job].clone(), self.events.clone(), self.clock.clone());
+                let task = self.host.spawn(async move {
+                    let ended = jobs::run(work, tick, move || clock()).await;
+                    let _ = events.send(Event::TaskEnded { job, ended });
+                });
+                drop(self.running.insert(job, task.abort_handle()));
+            }
+            Effect::Report { entry } => report(&entry),
+            Effect::Reply { caller, mut reply } => {
+                if let Reply::Status(status) = &mut reply {
+                    status.connections = self.desks.iter().map(Desk::open).sum();
+                    status.requests = self.desks.iter().map(|desk| desk.shared().requests().len()).sum();
+                }
+                // Who does not wait any more does not want to know.
+                let _ = caller.0.map(|caller| caller.send(reply));
+            }
+            Effect::Drain => self.drain(),
+            Effect::SayWhom => self.say_whom("waiting for", state),
+            Effect::Cut { jobs } => {
+                self.say_whom("cutting", state);
+                for job in jobs {
+                    let name = &self.jobs[job].name;
+                    tracing::warn!(job = %name, "cutting a task");
+                    if let Some(task) = self.running.remove(&job) {
+                        task.abort();
+                    }
+                }
+                for desk in &self.desks {
+                    desk.tell(Message::Cut);
+                }
+            }
+            Effect::Stop => return Flow::Over,
+        }
+        Flow::On
+    }
+
+    /// First the listeners hand over what the kernel had accepted, then the workers finish.
+    fn drain(&mut self) {
+        tracing::info!("draining");
+        let (desks, events) = (self.desks.clone(), self.events.clone());
+        let accepting = self.accepting.take();
+        let draining = async move {
+            if let Some((stop, mut accepting)) = accepting {
+                let _ = stop.send(true);
+                while accepting.join_next().await.is_some() {}
+            }
+            if desks.is_empty() {
+                let _ = events.send(Event::WorkersEmpty);
+            }
+            for desk in desks {
+                desk.tell(Message::Drain);
+            }
+        };
+        drop(tokio::spawn(draining));
+    }
+
+    fn say_whom(&self, what: &str, state: &State) {
+        for job in state.running() {
+            tracing::info!(%job, "{what} a task");
+        }
+        for desk in &self.desks {
+            for (request, age) in desk.in_flight() {
+                let mount = request.mount.map_or("", |mount| &*self.names[mount]);
+                let (method, path) = (&request.method, request.uri.path());
+                tracing::info!(mount, %method, path, seconds = age, "{what} a request");
+            }
+            match desk.upgraded() {
+                0 => {}
+                upgraded => tracing::info!(connections = upgraded, "{what} upgraded connections"),
+            }
+        }
+    }
+
+    /// The stall watch names what holds a worker.
+    pub(crate) fn name_stalled(&self, index: usize, held: Duration) {
+        let worker = format!("combo-worker-{index}");
+        let millis = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+        match self.desks[index].stall(true) {
+            Some(request) => {
+                let mount = request.mount.map_or("", |mount| &*self.names[mount]);
+                let (method, path) = (&request.method, request.uri.path());
+                tracing::warn!(worker, mount, %method, path, millis, "an app holds its worker: it blocks or spins");
+            }
+            None => tracing::warn!(worker, millis, "something spawned by an app holds its worker"),
+        }
+    }
+}
+
+/// One line per tick.
+fn report(entry: &Entry) {
+    let Entry { job, due, missed, outcome, .. } = entry;
+    let late = u64::try_from(entry.lateness().as_micros()).unwrap_or(u64::MAX);
+    let took = u64::try_from(entry.took().as_micros()).unwrap_or(u64::MAX);
+    let missed = (*missed > 0).then_some(*missed);
+    match outcome {
+        Outcome::Ran => {
+            tracing::info!(target: "jobs", %job, %due, late_us = late, took_us = took, missed, "{outcome}");
+        }
+        Outcome::Skipped { .. } | Outcome::Cancelled => {
+            tracing::warn!(target: "jobs", %job, %due, missed, "{outcome}");
+        }
+        Outcome::Failed { .. } | Outcome::Panicked { .. } | Outcome::Refused { .. } => {
+            tracing::error!(target: "jobs", %job, %due, late_us = late, took_us = took, missed, "{outcome}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! A request -> a request that every app may trust, whatever its framework would have let through.
+//!
+//! Pure. Exactly one valid host, which agrees with the target; one kind of length; no `..` in the
+//! path as it was sent; the scheme of the socket; nothing that only a proxy may say.
+
+use combo_core::pattern::normal_segment;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
+    header::{CONTENT_LENGTH, FORWARDED, HOST, TRANSFER_ENCODING},
+    uri::{Authority, Scheme},
+};
+
+use super::refusal::Malformed;
+
+/// What the wire showed of a head that the HTTP library does not pass on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lengths {
+    /// There was a `Content-Length` line.
+    pub(crate) content_length: bool,
+}
+
+/// Makes a request trustworthy, or says why it cannot be.
+pub(crate) fn guard<B>(request: &mut Request<B>, scheme: &Scheme, lengths: Lengths) -> Result<(), Malformed> {
+    if has_dot_dot(request.uri().path()) {
+        return Err(Malformed::DotDot);
+    }
+    let Told { host, as_proxy } = headers(request.headers(), lengths)?;
+    match (host, request.uri().authority()) {
+        (None, None) => return Err(Malformed::NoHost),
+        (Some(host), None) if valid_host(host.as_bytes()) => {}
+        (Some(host), Some(authority)) if valid_host(host.as_bytes()) => {
+            if !same_host(host.as_bytes(), authority, scheme) {
+                return Err(Malformed::HostsDiffer);
+            }
+        }
+        (Some(_), _) => return Err(Malformed::Host),
+        (None, Some(authority)) => {
+            if !valid_host(authority.as_str().as_bytes()) {
+                return Err(Malformed::Host);
+            }
+            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Malformed::Host)?;
+            let _ = request.headers_mut().insert(HOST, host);
+        }
+    }
+    if as_proxy {
+        drop_proxy_headers(request.headers_mut());
+    }
+    if request.uri().scheme().is_some_and(|said| said != scheme) && request.method() != Method::CONNECT {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(scheme.clone());
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Malformed::Host)?;
+    }
+    Ok(())
+}
+
+struct Told<'a> {
+    host: Option<&'a HeaderValue>,
+    /// It says something that only a proxy may say.
+    as_proxy: bool,
+}
+
+fn headers(headers: &HeaderMap, lengths: Lengths) -> Result<Told<'_>, Malformed> {
+    let mut told = Told { host: None, as_proxy: false };
+    let (mut length, mut encoded) = (lengths.content_length, false);
+    for (name, value) in headers {
+        if name == HOST {
+            if told.host.replace(value).is_some() {
+                return Err(Malformed::ManyHosts);
+            }
+        } else if name == CONTENT_LENGTH {
+            length = true;
+        } else if name == TRANSFER_ENCODING {
+            if encoded || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                return Err(Malformed::TransferEncoding);
+            }
+            encoded = true;
+        } else {
+            told.as_proxy |= only_from_proxies(name);
+        }
+    }
+    if encoded && length { Err(Malformed::TwoLengths) } else { Ok(told) }
+}
+
+fn only_from_proxies(name: &HeaderName) -> bool {
+    *name == FORWARDED || name.as_str().starts_with("x-forwarded-")
+}
+
+fn drop_proxy_headers(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| only_from_proxies(name)).cloned().collect();
+    for name in names {
+        let _ = headers.remove(name);
+    }
+}
+
+fn has_dot_dot(path: &str) -> bool {
+    (path.contains("..") || path.contains('%'))
+        && path.split('/').any(|segment| segment == ".." || normal_segment(segment) == "..")
+}
+
+/// A name or an address, and a port if wanted: no user, no escapes, nothing empty.
+fn valid_host(said: &[u8]) -> bool {
+    let (name, port) = if said.first() == Some(&b'[') {
+        let Some(end) = said.iter().position(|b| *b == b']') else { return false };
+        let address = std::str::from_utf8(&said[1..end]).ok().and_then(|text| text.parse::<std::net::Ipv6Addr>().ok());
+        if address.is_none() {
+            return false;
+        }
+        (None, &said[end + 1..])
+    } else {
+        let end = said.iter().position(|b| *b == b':').unwrap_or(said.len());
+        (Some(&said[..end]), &said[end..])
+    };
+    let good_name = name.is_none_or(|name| {
+        !name.is_empty()
+            && name.len() <= 254
+            && name[0] != b'.'
+            && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    });
+    let good_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    good_name && good_port
+}
+
+/// Whether the header and the target name the same host and port.
+fn same_host(host: &[u8], authority: &Authority, scheme: &Scheme) -> bool {
+    let plain = |said: &[u8]| -> Vec<u8> {
+        let default: &[u8] = if *scheme == Scheme::HTTPS { b":443" } else { b":80" };
+        let said = said.strip_suffix(default).or_else(|| said.strip_suffix(b":")).unwrap_or(said);
+        said.to_ascii_lowercase()
+    };
+    host == authority.as_str().as_bytes() || plain(host) == plain(authority.as_str().as_bytes())
+}
+
+/// Finds `Content-Length` lines in a head as it is read, in pieces of any size: the HTTP library
+/// drops the line when there is a `Transfer-Encoding` beside it.
+#[derive(Debug, Default)]
+pub(crate) struct HeadScan {
+    /// The beginning of the current line, lower-cased, as far as it matters.
+    line: [u8; 15],
+    length: usize,
+    found: bool,
+    done: bool,
+}
+
+const CONTENT_LENGTH_LINE: &[u8; 15] = b"content-length:";
+
+impl HeadScan {
+    /// A new head begins with the next byte.
+    pub(crate) fn restart(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(crate) fn lengths(&self) -> Lengths {
+        Lengths { content_length: self.found }
+    }
+
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !self.done && !rest.is_empty() {
+            let newline = memchr::memchr(b'\n', rest);
+            let line = &rest[..newline.unwrap_or(rest.len())];
+            let taken = line.len().min(self.line.len() - self.length);
+            self.line[self.length..self.length + taken].copy_from_slice(&line[..taken]);
+            self.length += taken;
+            let Some(newline) = newline else { return };
+            let line = &self.line[..self.length];
+            self.found |= line.eq_ignore_ascii_case(CONTENT_LENGTH_LINE);
+            self.done = line.is_empty() || line == b"\r";
+            self.length = 0;
+            rest = &rest[newline + 1..];
+        }
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(target: &str, headers: &[(&str, &str)], expected: Result<&str, Malformed>) {
+        let mut request = Request::builder().uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(()).expect("a request");
+        let lengths = Lengths::default();
+        let guarded = guard(&mut request, &Scheme::HTTP, lengths).map(|()| {
+            let names = request.headers().iter().map(|(name, value)| format!("{name}={}", value.to_str().expect("text")));
+            format!("{} {}", request.uri(), names.collect::<Vec<_>>().join(" "))
+        });
+        assert_eq!(guarded, expected.map(ToOwned::to_owned), "{target} {headers:?}");
+    }
+
+    #[test]
+    fn a_request_names_exactly_one_valid_host() {
+        check("/", &[("host", "example.com")], Ok("/ host=example.com"));
+        check("/", &[("host", "[::1]:8080")], Ok("/ host=[::1]:8080"));
+        check("/", &[("host", "my_service:80")], Ok("/ host=my_service:80"));
+        check("/", &[], Err(Malformed::NoHost));
+        check("/", &[("host", "a"), ("host", "a")], Err(Malformed::ManyHosts));
+        for bad in ["", "a b", "a,b", "u@a", "a/b", "a:x", "a:123456", "a:1:2", "[::1", "[x]", "[::1]x", "é", "%61", ".a", ":80"] {
+            let mut request = Request::new(());
+            let value = HeaderValue::from_bytes(bad.as_bytes()).expect("a value");
+            let _ = request.headers_mut().insert(HOST, value);
+            assert_eq!(guard(&mut request, &Scheme::HTTP, Lengths::default()), Err(Malformed::Host), "{bad}");
+        }
+    }
+
+    #[test]
+    fn host_and_target_agree() {
+        check("http://a/x", &[("host", "a")], Ok("http://a/x host=a"));
+        check("http://A/x", &[("host", "a:80")], Ok("http://A/x host=a:80"));
+        check("http://a/x", &[], Ok("http://a/x host=a"));
+        check("http://a:8080/x", &[], Ok("http://a:8080/x host=a:8080"));
+        check("http://a/x", &[("host", "b")], Err(Malformed::HostsDiffer));
+        check("http://a:1/x", &[("host", "a:2")], Err(Malformed::HostsDiffer));
+        check("http://u@a/x", &[("host", "a")], Err(Malformed::HostsDiffer));
+        check("http://u@a/x", &[], Err(Malformed::Host));
+    }
+
+    #[test]
+    fn the_scheme_is_the_sockets() {
+        check("https://a/x?y", &[], Ok("http://a/x?y host=a"));
+    }
+
+    #[test]
+    fn a_body_has_one_kind_of_length() {
+        let host = ("host", "a");
+        check("/", &[host, ("transfer-encoding", "Chunked")], Ok("/ host=a transfer-encoding=Chunked"));
+        check("/", &[host, ("content-length", "1")], Ok("/ host=a content-length=1"));
+        check("/", &[host, ("content-length", "1"), ("transfer-encoding", "chunked")], Err(Malformed::TwoLengths));
+        for bad in ["gzip, chunked", "chunked, chunked", "identity", "xchunked", ""] {
+            check("/", &[host, ("transfer-encoding", bad)], Err(Malformed::TransferEncoding));
+        }
+        let twice = [host, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+        check("/", &twice, Err(Malformed::TransferEncoding));
+        let mut request = Request::new(());
+        let _ = request.headers_mut().insert(HOST, HeaderValue::from_static("a"));
+        let _ = request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        let hidden = Lengths { content_length: true };
+        assert_eq!(guard(&mut request, &Scheme::HTTP, hidden), Err(Malformed::TwoLengths));
+    }
+
+    #[test]
+    fn dot_dot_is_refused_however_it_is_written() {
+        for bad in ["/..", "/a/../b", "/a/..", "/%2e%2e/a", "/.%2E", "/%2E./"] {
+            check(bad, &[("host", "a")], Err(Malformed::DotDot));
+        }
+        for good in ["/a..b", "/...", "/.", "/%2e", "/..%2fa", "/%252e%252e"] {
+            check(good, &[("host", "a")], Ok(&format!("{good} host=a")));
+        }
+    }
+
+    #[test]
+    fn what_only_a_proxy_may_say_is_dropped() {
+        let spoofed = [
+            ("host", "a"),
+            ("forwarded", "for=1.2.3.4"),
+            ("X-Forwarded-For", "1.2.3.4"),
+            ("X-Forwarded-For", "5.6.7.8"),
+            ("X-Forwarded-Prefix", "/admin"),
+            ("x-forwarded-anything", "x"),
+            ("x-forward", "stays"),
+        ];
+        check("/", &spoofed, Ok("/ host=a x-forward=stays"));
+    }
+
+    fn scan(head: &[u8], split: usize) -> bool {
+        let mut scan = HeadScan::default();
+        scan.feed(&head[..split]);
+        scan.feed(&head[split..]);
+        scan.lengths().content_length
+    }
+
+    #[test]
+    fn a_length_is_found_wherever_the_head_is_torn() {
+        let with = b"POST / HTTP/1.1\r\nHost: a\r\nContent-LENGTH : 3\r\ncontent-length: 3\r\n\r\nabc";
+        let without = b"POST / HTTP/1.1\r\nX-Content-Length: a\r\nContent-Lengthy: 1\r\n\r\ncontent-length: 3\r\n";
+        for split in 0..with.len() {
+            assert!(scan(with, split), "torn at {split}");
+        }
+        for split in 0..without.len() {
+            assert!(!scan(without, split), "torn at {split}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_host_makes_it_panic(host in proptest::collection::vec(any::<u8>(), 0..20)) {
+            let _ = valid_host(&host);
+        }
+
+        #[test]
+        fn every_tear_finds_the_same(head in "(([cC]ontent-Length|Host|X): ?[0-9]{0,3}\r?\n){0,4}\r\n.{0,9}", at in 0_usize..40) {
+            let head = head.as_bytes();
+            prop_assert_eq!(scan(head, at.min(head.len())), scan(head, 0));
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! A connection -> requests -> responses, by hyper. HTTP/1.1 and HTTP/2 on every endpoint: by ALPN
+//! over TLS, by the client's first bytes in clear text.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use combo_core::{BoxError, Connection};
+use http::{Method, Request, Response, StatusCode, Uri, header::HOST, uri::Scheme};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::Instant,
+};
+
+use super::{
+    body::{RequestBody, ResponseBody},
+    guard::{Lengths, guard},
+    refusal::Refusal,
+    stream::{Scan, Socket, Stream},
+    sweep::{Phase, Progress, Verdict},
+    worker::{Accepted, Counted, InFlight, Raw, Worker, said},
+};
+use crate::mount::{Answering, App, Arrival};
+
+/// Serves one connection until it ends or is cut.
+pub(crate) async fn connection(worker: Rc<Worker>, accepted: Accepted, counted: Counted) {
+    let phase = if accepted.tls.is_some() { Phase::Handshake } else { Phase::First };
+    let progress = Arc::new(Progress::new(worker.shared.clock.clone(), phase));
+    if worker.draining.get() {
+        progress.judge(Verdict::Finish);
+    }
+    let mut served = pin!(serve(worker, accepted, counted, progress.clone()));
+    let mut known = false;
+    poll_fn(|cx| {
+        if !std::mem::replace(&mut known, true) {
+            progress.wake(cx.waker());
+        }
+        if progress.verdict() == Verdict::Cut {
+            return Poll::Ready(());
+        }
+        served.as_mut().poll(cx).map(|served| {
+            if let Err(error) = served {
+                tracing::debug!(error = crate::error::chain(&*error), "a connection ended early");
+            }
+        })
+    })
+    .await;
+}
+
+async fn serve(
+    worker: Rc<Worker>,
+    accepted: Accepted,
+    counted: Counted,
+    progress: Arc<Progress>,
+) -> Result<(), BoxError> {
+    let registered = worker.shared.register(progress.clone(), counted);
+    let Accepted { socket, peer, scheme, tls } = accepted;
+    let (socket, by_alpn) = open(socket, tls, &progress).await?;
+    let mut stream = Stream::new(socket, progress.clone(), registered);
+    let scan = stream.scan();
+    let http2 = match by_alpn {
+        Some(http2) => http2,
+        None => stream.is_http2().await?,
+    };
+    let limits = worker.limits.clone();
+    let connection = Arc::new(Connection::new(peer, scheme));
+    let line = Rc::new(Line { worker, connection, progress: progress.clone(), scan, http2 });
+    let service = service_fn(move |request| answer(line.clone(), request));
+    if http2 {
+        progress.multiplexes();
+        let mut builder = http2::Builder::new(OnWorker);
+        let _ = builder
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(limits.head_size)
+            .max_pending_accept_reset_streams(limits.resets)
+            .max_local_error_reset_streams(limits.own_resets)
+            .max_send_buf_size(limits.send_buffer)
+            .enable_connect_protocol();
+        // Boxed, so that the many HTTP/1 connections do not carry its size.
+        let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
+        let mut told = false;
+        poll_fn(|cx| {
+            if !told && progress.verdict() != Verdict::Serve {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(cx)
+        })
+        .await?;
+    } else {
+        let mut builder = http1::Builder::new();
+        let _ = builder
+            .half_close(true)
+            .pipeline_flush(true)
+            .max_header_size(limits.head_size as usize)
+            .header_read_timeout(None);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        let mut told = false;
+        poll_fn(|cx| {
+            if !told && progress.verdict() != Verdict::Serve {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(cx)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Registers a socket with this worker's runtime; over TLS, shakes hands. Says whether it is HTTP/2
+/// where that is agreed upon beforehand.
+async fn open(socket: Raw, tls: Option<super::worker::Tls>, progress: &Progress) -> io::Result<(Socket, Option<bool>)> {
+    match (socket, tls) {
+        #[cfg(feature = "tls")]
+        (Raw::Tcp(socket), Some(tls)) => {
+            let stream = Box::new(tls.accept(TcpStream::from_std(socket)?).await?);
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(super::tls::H2);
+            progress.enter(Phase::First);
+            Ok((Socket::Tls(stream), Some(http2)))
+        }
+        (Raw::Tcp(socket), _) => Ok((Socket::Tcp(TcpStream::from_std(socket)?), None)),
+        (Raw::Unix(socket), _) => Ok((Socket::Unix(UnixStream::from_std(socket)?), None)),
+        #[cfg(feature = "testing")]
+        (Raw::Memory(pipe), _) => {
+            let _ = progress;
+            Ok((Socket::Memory(pipe), None))
+        }
+    }
+}
+
+/// HTTP/2 streams are tasks of the worker.
+#[derive(Clone)]
+struct OnWorker;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnWorker {
+    fn execute(&self, future: F) {
+        drop(tokio::task::spawn_local(future));
+    }
+}
+
+/// What the requests of one connection share.
+struct Line {
+    worker: Rc<Worker>,
+    connection: Arc<Connection>,
+    progress: Arc<Progress>,
+    scan: Arc<Scan>,
+    http2: bool,
+}
+
+async fn answer(line: Rc<Line>, mut request: Request<Incoming>) -> Result<Response<Outgoing>, Infallible> {
+    let mut ticket = Ticket::new(line.clone(), &request);
+    let answered = match line.admit(&mut request) {
+        Err(refusal) => Err(refusal),
+        Ok((mount, arrival)) => {
+            ticket.at(mount);
+            let connects = request.method() == Method::CONNECT;
+            let request = request.map(|incoming| RequestBody::new(incoming, &line.progress));
+            let app = &*line.worker.apps[mount];
+            let asked = Some((request, arrival));
+            let answered = Guarded { ticket: &ticket, app, asked, answering: None }.await;
+            if let Ok(response) = &answered
+                && (response.status() == StatusCode::SWITCHING_PROTOCOLS
+                    || connects && response.status().is_success())
+            {
+                line.progress.enter(Phase::Upgraded);
+            }
+            answered
+        }
+    };
+    let response = answered.unwrap_or_else(Refusal::response);
+    ticket.status = response.status();
+    ticket.whole |= response.body().is_end_stream();
+    Ok(response.map(|body| Outgoing { body, ticket }))
+}
+
+impl Line {
+    /// Through guard and route.
+    fn admit(&self, request: &mut Request<Incoming>) -> Result<(usize, Arrival), Refusal> {
+        let lengths = if self.http2 { Lengths::default() } else { self.scan.lengths() };
+        guard(request, &self.connection.scheme, lengths).map_err(Refusal::Malformed)?;
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let found = self.worker.routes.find(host, request.uri().path()).ok_or(Refusal::NoMount)?;
+        let site = self.worker.sites[found.mount].clone();
+        let strip = if site.forwarded.is_some() { found.strip } else { 0 };
+        let mut original = request.uri().clone();
+        if self.connection.scheme == Scheme::HTTPS && original.scheme().is_none() && original.authority().is_none() {
+            original = absolute(original, host);
+        }
+        Ok((found.mount, Arrival { connection: self.connection.clone(), site, strip, original }))
+    }
+}
+
+/// Over TLS the original URI names scheme and host, whatever the version of HTTP.
+fn absolute(uri: Uri, host: &str) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.scheme = Some(Scheme::HTTPS);
+    parts.authority = host.parse().ok();
+    Uri::from_parts(parts).unwrap_or(uri)
+}
+
+/// The app's answer, with its panics caught and with marks for the stall watch.
+struct Guarded<'a> {
+    ticket: &'a Ticket,
+    app: &'a dyn App,
+    asked: Option<(Request<RequestBody>, Arrival)>,
+    answering: Option<Answering>,
+}
+
+impl Future for Guarded<'_> {
+    type Output = Result<Response<ResponseBody>, Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let shared = &this.ticket.line.worker.shared;
+        shared.enter(this.ticket.key);
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if let Some((request, arrival)) = this.asked.take() {
+                this.answering = Some(this.app.answer(request, arrival));
+            }
+            match &mut this.answering {
+                Some(answering) => answering.as_mut().poll(cx),
+                None => unreachable!("it panicked before and was polled again"),
+            }
+        }));
+        shared.leave();
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(Ok(response))) => Poll::Ready(Ok(response)),
+            Ok(Poll::Ready(Err(error))) => {
+                this.ticket.complain(&crate::error::chain(&*error));
+                Poll::Ready(Err(Refusal::Failed))
+            }
+            Err(panic) => {
+                this.ticket.complain(&said(&*panic));
+                Poll::Ready(Err(Refusal::Panicked))
+            }
+        }
+    }
+}
+
+/// A request in flight: from its head to the end of its answer, however that comes.
+struct Ticket {
+    line: Rc<Line>,
+    key: usize,
+    status: StatusCode,
+    sent: u64,
+    whole: bool,
+    /// Only if somebody will read it in the access log.
+    began: Option<Instant>,
+}
+
+/// nginx's word for a client that went away before it was answered.
+const CLIENT_CLOSED: u16 = 499;
+
+impl Ticket {
+    fn new(line: Rc<Line>, request: &Request<Incoming>) -> Self {
+        line.progress.request_began();
+        let shared = &line.worker.shared;
+        let key = shared.requests().insert(InFlight {
+            mount: None,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            since: shared.clock.now(),
+        });
+        let began = line.worker.access_log.then(Instant::now);
+        let status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or_default();
+        let whole = request.method() == Method::HEAD;
+        Self { line, key, status, sent: 0, whole, began }
+    }
+
+    fn at(&self, mount: usize) {
+        if let Some(request) = self.line.worker.shared.requests().get_mut(self.key) {
+            request.mount = Some(mount);
+        }
+    }
+
+    /// Says that an app went wrong, with the request that it happened in.
+    fn complain(&self, what: &str) {
+        let shared = &self.line.worker.shared;
+        let request = shared.requests().get(self.key).cloned();
+        let Some(InFlight { mount, method, uri, .. }) = request else { return };
+        let mount = mount.map_or("", |mount| &*self.line.worker.sites[mount].pattern);
+        tracing::error!(mount, %method, path = uri.path(), "an app failed: {what}");
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.line.progress.request_ended();
+        let Some(request) = self.line.worker.shared.requests().try_remove(self.key) else { return };
+        let Some(began) = self.began else { return };
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let mount = request.mount.map_or("", |mount| &*self.line.worker.sites[mount].pattern);
+        tracing::info!(
+            target: "access",
+            method = %request.method,
+            path = request.uri.path(),
+            mount,
+            status = self.status.as_u16(),
+            bytes = self.sent,
+            micros,
+            peer = %self.line.connection.peer,
+            cut = (!self.whole).then_some(true),
+        );
+    }
+}
+
+/// A response body on its way to the client; a panic in it ends it early and nothing else.
+struct Outgoing {
+    body: ResponseBody,
+    ticket: Ticket,
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Self { body, ticket } = &mut *self;
+        let polled = match body {
+            ResponseBody::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            ResponseBody::Streamed(streamed) => {
+                let shared = &ticket.line.worker.shared;
+                shared.enter(ticket.key);
+                let polled = catch_unwind(AssertUnwindSafe(|| streamed.as_mut().poll_frame(cx)));
+                shared.leave();
+                polled.unwrap_or_else(|panic| {
+                    let what = said(&*panic);
+                    ticket.complain(&what);
+                    Poll::Ready(Some(Err(what.into())))
+                })
+            }
+        };
+        match &polled {
+            Poll::Ready(None) => ticket.whole = true,
+            Poll::Ready(Some(Ok(frame))) => {
+                ticket.sent += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                ticket.whole |= body.is_end_stream();
+            }
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+

@@ -1,0 +1,66 @@
+//! What a client may take: every deadline and cap of the request path, with its default.
+
+use std::time::Duration;
+
+/// Deadlines and caps, one field each. Deadlines are held by one sweep per worker and second, so a
+/// client may have up to two seconds more.
+///
+/// | field | default | why |
+/// | --- | --- | --- |
+/// | `handshake` | 10 s | a TLS handshake is two round trips |
+/// | `head` | 10 s | from the first byte of a request to the end of its head; and from accepting to the first byte |
+/// | `idle` | 75 s | between requests, as nginx |
+/// | `body` | 60 s | without a byte of a request body that the app waits for (HTTP/1) |
+/// | `write` | 60 s | without a byte of the answer taken |
+/// | `head_size` | 64 KiB | request line and headers (HTTP/1), header list (HTTP/2); a larger head is answered 431 |
+/// | `connections` | 16,384 | beyond, accepting waits until one closes |
+/// | `streams` | 128 | concurrent per HTTP/2 connection |
+/// | `resets` | 20 | streams reset by the client before they were accepted, per HTTP/2 connection |
+/// | `own_resets` | 1,024 | streams that we had to reset, per HTTP/2 connection |
+/// | `send_buffer` | 256 KiB | unsent bytes kept per HTTP/2 stream |
+///
+/// At most 100 headers are accepted over HTTP/1; more are answered 431.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// For a TLS handshake.
+    pub handshake: Duration,
+    /// For a request head, and for the first byte after accepting.
+    pub head: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// Without a byte of a body that is waited for.
+    pub body: Duration,
+    /// Without a byte of the answer taken.
+    pub write: Duration,
+    /// Bytes of a request head.
+    pub head_size: u32,
+    /// Open connections, of all endpoints together.
+    pub connections: usize,
+    /// Concurrent streams of one HTTP/2 connection.
+    pub streams: u32,
+    /// Resets by the client that have not been accepted yet.
+    pub resets: usize,
+    /// Resets by us.
+    pub own_resets: usize,
+    /// Bytes kept for one HTTP/2 stream whose client does not read.
+    pub send_buffer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            body: Duration::from_secs(60),
+            write: Duration::from_secs(60),
+            head_size: 64 << 10,
+            connections: 16_384,
+            streams: 128,
+            resets: 20,
+            own_resets: 1_024,
+            send_buffer: 256 << 10,
+        }
+    }
+}

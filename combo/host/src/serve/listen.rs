@@ -1,0 +1,299 @@
+//! An endpoint -> sockets, each handed to the worker with the fewest connections.
+//!
+//! Accepting happens on the watch thread, where no app can hold it up. When the system refuses (no
+//! descriptors left, say) it is said once in a while, and accepting goes on after a pause.
+#![expect(clippy::disallowed_methods, reason = "unix sockets are files that have to be removed")]
+
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use combo_core::{
+    Endpoint, Peer,
+    endpoint::Port,
+};
+use http::uri::Scheme;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::{io::unix::AsyncFd, time::Instant};
+
+use super::worker::{Accepted, Desk, Raw, Tls};
+use crate::error::{Error, Kind};
+
+/// How many connections the kernel keeps for us until we accept them.
+const BACKLOG: i32 = 4_096;
+
+/// The shortest and the longest pause after the system refused.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// How often a lasting refusal is logged.
+const REMIND: Duration = Duration::from_secs(10);
+
+/// An open endpoint.
+pub(crate) struct Listener {
+    pub(crate) endpoint: Endpoint,
+    socket: Bound,
+    tls: Option<Tls>,
+}
+
+#[derive(Debug)]
+enum Bound {
+    Tcp(std::net::TcpListener),
+    Unix { listener: std::os::unix::net::UnixListener, path: PathBuf, inode: u64 },
+}
+
+/// Where an endpoint turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Address {
+    /// A TCP address; where the endpoint said port 0, the port that the system chose.
+    Tcp(SocketAddr),
+    /// The same, with TLS.
+    Tls(SocketAddr),
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{}", reachable(*address)),
+            Self::Tls(address) => write!(f, "https://{}", reachable(*address)),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// "Every interface" is no address that one can visit.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        ip if !ip.is_unspecified() => address,
+        _ => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+    }
+}
+
+impl Listener {
+    pub(crate) fn open(endpoint: &Endpoint, root: &Path) -> Result<Self, Error> {
+        let refused = |cause| Kind::Listen { endpoint: endpoint.to_string(), cause };
+        let mut tls = None;
+        let socket = match endpoint {
+            Endpoint::Tcp(port) => Bound::Tcp(tcp(*port).map_err(refused)?),
+            Endpoint::Unix { path, mode } => unix(root.join(path), *mode).map_err(refused)?,
+            #[cfg(feature = "tls")]
+            Endpoint::Ssl { port, key, cert } => {
+                tls = Some(super::tls::open(&endpoint.to_string(), &root.join(key), &root.join(cert))?);
+                Bound::Tcp(tcp(*port).map_err(refused)?)
+            }
+            _ => return Err(refused(io::Error::new(io::ErrorKind::Unsupported, "feature `tls` is not on")).into()),
+        };
+        let _ = &mut tls;
+        Ok(Self { endpoint: endpoint.clone(), socket, tls })
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        match &self.socket {
+            Bound::Unix { path, .. } => Address::Unix(path.clone()),
+            Bound::Tcp(listener) => {
+                let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+                let address = listener.local_addr().unwrap_or(nowhere);
+                if self.tls.is_some() { Address::Tls(address) } else { Address::Tcp(address) }
+            }
+        }
+    }
+
+    fn accept(&self) -> io::Result<Accepted> {
+        let (socket, peer) = match &self.socket {
+            Bound::Tcp(listener) => {
+                let (socket, peer) = listener.accept()?;
+                socket.set_nonblocking(true)?;
+                // Who answers in pieces must not wait for acknowledgements. Fails on a dead peer only.
+                let _ = socket.set_nodelay(true);
+                (Raw::Tcp(socket), Peer::Inet(SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+            }
+            Bound::Unix { listener, .. } => {
+                let (socket, _) = listener.accept()?;
+                socket.set_nonblocking(true)?;
+                (Raw::Unix(socket), Peer::Unix)
+            }
+        };
+        let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        Ok(Accepted { socket, peer, scheme, tls: self.tls.clone() })
+    }
+}
+
+impl std::os::fd::AsRawFd for Listener {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        match &self.socket {
+            Bound::Tcp(listener) => listener.as_raw_fd(),
+            Bound::Unix { listener, .. } => listener.as_raw_fd(),
+        }
+    }
+}
+
+/// Takes a unix socket's file away, unless somebody else has put his own there.
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Self::Unix { path, inode, .. } = self
+            && std::fs::symlink_metadata(&path).is_ok_and(|found| found.ino() == *inode)
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn tcp(port: Port) -> io::Result<std::net::TcpListener> {
+    let bind = |address: IpAddr| {
+        let socket = Socket::new(Domain::for_address((address, 0).into()), Type::STREAM, Some(Protocol::TCP))?;
+        if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            socket.set_only_v6(port.interface.is_some())?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SockAddr::from(SocketAddr::new(address, port.number)))?;
+        socket.listen(BACKLOG)?;
+        Ok(std::net::TcpListener::from(socket))
+    };
+    match port.interface {
+        Some(address) => bind(address),
+        None => match bind(Ipv6Addr::UNSPECIFIED.into()) {
+            // A machine without IPv6.
+            Err(error) if matches!(error.raw_os_error(), Some(code) if NO_IPV6.contains(&code)) => {
+                bind(Ipv4Addr::UNSPECIFIED.into())
+            }
+            bound => bound,
+        },
+    }
+}
+
+/// What a machine without IPv6 says.
+const NO_IPV6: [i32; 2] =
+    [rustix::io::Errno::AFNOSUPPORT.raw_os_error(), rustix::io::Errno::ADDRNOTAVAIL.raw_os_error()];
+
+fn unix(path: PathBuf, mode: u32) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let address = SockAddr::unix(&path)?;
+    // A socket that nobody listens on any more is a leftover of a process that was killed.
+    if std::fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
+        match Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&address) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(&path)?,
+            _ => return Err(io::ErrorKind::AddrInUse.into()),
+        }
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address)?;
+    // Nobody can connect before `listen`, so nobody gets in with the wrong mode.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+    socket.listen(BACKLOG)?;
+    let inode = std::fs::symlink_metadata(&path)?.ino();
+    Ok(Bound::Unix { listener: socket.into(), path, inode })
+}
+
+/// Accepts until it is told to stop; then hands over what the kernel has already accepted, and closes.
+pub(crate) async fn accept(
+    listener: Listener,
+    desks: Vec<Desk>,
+    most: usize,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+) -> io::Result<()> {
+    let said = listener.endpoint.to_string();
+    let listener = readable(listener)?;
+    let mut trouble = Trouble::default();
+    loop {
+        let ready = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            ready = listener.readable() => ready,
+        };
+        let open: usize = desks.iter().map(Desk::open).sum();
+        if open >= most {
+            trouble.full(&said, most).await;
+            continue;
+        }
+        match ready?.try_io(|listener| listener.get_ref().accept()) {
+            Ok(Ok(accepted)) => {
+                trouble.over(&said);
+                hand_over(&desks, accepted);
+            }
+            Ok(Err(error)) if is_of_the_connection(&error) => {}
+            Ok(Err(error)) => trouble.refused(&said, &error).await,
+            // Nothing there after all.
+            Err(_) => {}
+        }
+    }
+    while let Ok(accepted) = listener.get_ref().accept() {
+        hand_over(&desks, accepted);
+    }
+    Ok(())
+}
+
+/// Something whose descriptor can be waited for. It has to keep one descriptor for its whole life,
+/// as everything does that this crate gives here.
+#[expect(deprecated, reason = "the new name for this is unsafe, to make callers promise what is said above")]
+pub(crate) fn readable<T: std::os::fd::AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(source, tokio::io::Interest::READABLE)
+}
+
+/// Errors of the connection that was to be accepted, not of the socket that accepts (accept(2)).
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error().unwrap_or_default();
+    [Errno::CONNABORTED, Errno::CONNRESET, Errno::INTR, Errno::PROTO, Errno::NETDOWN, Errno::HOSTUNREACH, Errno::NETUNREACH]
+        .iter()
+        .any(|known| known.raw_os_error() == code)
+}
+
+/// To the live, unstalled worker with the fewest connections.
+fn hand_over(desks: &[Desk], mut accepted: Accepted) {
+    let mut order: Vec<&Desk> = desks.iter().collect();
+    order.sort_by_key(|desk| (desk.stalled(), desk.open()));
+    for desk in order {
+        match desk.take(accepted) {
+            Ok(()) => return,
+            Err(back) => accepted = back,
+        }
+    }
+}
+
+/// Keeps the log readable while accepting fails.
+#[derive(Default)]
+struct Trouble {
+    pause: Duration,
+    said: Option<Instant>,
+    ongoing: bool,
+}
+
+impl Trouble {
+    fn due(&mut self) -> bool {
+        self.ongoing = true;
+        let due = self.said.is_none_or(|said| said.elapsed() > REMIND);
+        if due {
+            self.said = Some(Instant::now());
+        }
+        due
+    }
+
+    async fn refused(&mut self, endpoint: &str, error: &io::Error) {
+        self.pause = (self.pause * 2).clamp(PAUSES.0, PAUSES.1);
+        if self.due() {
+            tracing::warn!(endpoint, %error, "cannot accept; open connections are served on");
+        }
+        tokio::time::sleep(self.pause).await;
+    }
+
+    async fn full(&mut self, endpoint: &str, most: usize) {
+        if self.due() {
+            tracing::warn!(endpoint, connections = most, "as many connections as allowed; others wait");
+        }
+        tokio::time::sleep(PAUSES.0).await;
+    }
+
+    fn over(&mut self, endpoint: &str) {
+        if std::mem::take(&mut self.ongoing) {
+            self.pause = Duration::ZERO;
+            tracing::info!(endpoint, "accepting again");
+        }
+    }
+}

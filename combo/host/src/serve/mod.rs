@@ -1,0 +1,18 @@
+//! The request path, a file per stage, in the order that a request passes them: [`listen`], [`tls`],
+//! [`http`], [`guard`], [`route`], the mount (see `crate::mount`), [`refusal`].
+//!
+//! Around them: [`worker`], one thread with everything that requests need; [`sweep`], which ends
+//! what is overdue by the marks that [`stream`] and [`body`] leave; [`limits`], what clients may take.
+
+pub(crate) mod body;
+pub(crate) mod guard;
+pub(crate) mod http;
+pub(crate) mod limits;
+pub(crate) mod listen;
+pub(crate) mod refusal;
+pub(crate) mod route;
+pub(crate) mod stream;
+pub(crate) mod sweep;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+pub(crate) mod worker;

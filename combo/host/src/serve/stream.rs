@@ -1,0 +1,191 @@
+//! The bytes of one connection, whatever carries them, with a stamp on what goes through.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+use super::{
+    guard::{HeadScan, Lengths},
+    sweep::{Phase, Progress, Verdict},
+    worker::Registered,
+};
+
+/// What carries the bytes.
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// A pipe, for the rig.
+    #[cfg(feature = "testing")]
+    Memory(tokio::io::DuplexStream),
+}
+
+/// One connection. It counts as open until it is dropped, wherever that is: an upgrade may take it
+/// to another thread.
+pub(crate) struct Stream {
+    socket: Socket,
+    progress: Arc<Progress>,
+    scan: Arc<Scan>,
+    /// What was read to find out the version of HTTP, and how much of it has been given on.
+    ahead: [u8; PREFACE.len()],
+    ahead_from: usize,
+    ahead_to: usize,
+    _registered: Registered,
+}
+
+/// The head scan is fed while reading and asked while answering, both on the same thread.
+#[derive(Debug, Default)]
+pub(crate) struct Scan(std::sync::Mutex<HeadScan>);
+
+impl Scan {
+    fn locked(&self) -> std::sync::MutexGuard<'_, HeadScan> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What the head that was just read showed.
+    pub(crate) fn lengths(&self) -> Lengths {
+        self.locked().lengths()
+    }
+}
+
+/// What an HTTP/2 client that knows beforehand sends first (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+impl Stream {
+    pub(crate) fn new(socket: Socket, progress: Arc<Progress>, registered: Registered) -> Self {
+        Self {
+            socket,
+            progress,
+            scan: Arc::default(),
+            ahead: [0; PREFACE.len()],
+            ahead_from: 0,
+            ahead_to: 0,
+            _registered: registered,
+        }
+    }
+
+    pub(crate) fn scan(&self) -> Arc<Scan> {
+        self.scan.clone()
+    }
+
+    /// Reads as much as it takes to tell HTTP/2 from HTTP/1; what was read is given on later.
+    pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
+        let mut filled = 0;
+        while filled < PREFACE.len() && self.ahead[..filled] == PREFACE[..filled] {
+            let mut ahead = self.ahead;
+            match self.read(&mut ahead[filled..]).await? {
+                0 => break,
+                read => filled += read,
+            }
+            self.ahead = ahead;
+        }
+        self.ahead_to = filled;
+        Ok(filled > 0 && self.ahead[..filled] == PREFACE[..filled])
+    }
+
+    fn cut(&self) -> io::Result<()> {
+        if self.progress.verdict() == Verdict::Cut { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// An upgraded connection is polled by whoever took it, so that is who a verdict has to wake.
+    fn wait(&self, cx: &Context<'_>) {
+        if self.progress.phase() == Phase::Upgraded {
+            self.progress.wake(cx.waker());
+        }
+    }
+
+    fn wrote<T>(&self, cx: &Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.progress.write(polled.is_pending());
+        if polled.is_pending() {
+            self.wait(cx);
+        }
+        polled
+    }
+}
+
+/// Calls one method of whatever carries the bytes.
+macro_rules! each {
+    ($socket:expr, $carrier:ident => $call:expr) => {
+        match $socket {
+            Socket::Tcp($carrier) => $call,
+            Socket::Unix($carrier) => $call,
+            #[cfg(feature = "tls")]
+            Socket::Tls($carrier) => $call,
+            #[cfg(feature = "testing")]
+            Socket::Memory($carrier) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead_from < self.ahead_to {
+            let count = buf.remaining().min(self.ahead_to - self.ahead_from);
+            let from = self.ahead_from;
+            buf.put_slice(&self.ahead[from..from + count]);
+            self.ahead_from += count;
+            return Poll::Ready(Ok(()));
+        }
+        self.cut()?;
+        let before = buf.filled().len();
+        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_read(cx, buf));
+        match &polled {
+            Poll::Pending => self.wait(cx),
+            Poll::Ready(_) => {
+                let read = &buf.filled()[before..];
+                if !read.is_empty() {
+                    let begins = matches!(self.progress.phase(), Phase::First | Phase::Idle);
+                    if self.progress.read() {
+                        let mut scan = self.scan.locked();
+                        if begins {
+                            scan.restart();
+                        }
+                        scan.feed(read);
+                    }
+                }
+            }
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.cut()?;
+        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_write(cx, bytes));
+        self.wrote(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.cut()?;
+        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_write_vectored(cx, slices));
+        self.wrote(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(&self.socket, carrier => carrier.is_write_vectored())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_flush(cx));
+        self.wrote(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_shutdown(cx));
+        self.wrote(cx, polled)
+    }
+}

@@ -1,0 +1,310 @@
+//! What is overdue -> ended. Connections stamp their progress; one sweep per worker and second
+//! looks at the stamps, so that no request ever arms a timer.
+//!
+//! Stamps are whole seconds of the worker's coarse clock. They are written by the connection's own
+//! thread and read by the sweep; loads and stores are relaxed and never lock.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+
+use super::limits::Limits;
+
+/// Seconds since a worker started, as of its last sweep. Starts at 1, so that 0 means never.
+#[derive(Clone, Debug)]
+pub(crate) struct Coarse(Arc<AtomicU32>);
+
+impl Coarse {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicU32::new(1)))
+    }
+
+    pub(crate) fn now(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn set(&self, elapsed: Duration) {
+        self.0.store(u32::try_from(elapsed.as_secs()).unwrap_or(u32::MAX - 1) + 1, Relaxed);
+    }
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// TLS.
+    Handshake,
+    /// Accepted; nothing was sent yet.
+    First,
+    /// A request head has begun.
+    Head,
+    /// A request is in flight.
+    Busy,
+    /// Between requests.
+    Idle,
+    /// Something else than HTTP now: a websocket.
+    Upgraded,
+}
+
+impl Phase {
+    fn of(number: u8) -> Self {
+        [Self::Handshake, Self::First, Self::Head, Self::Busy, Self::Idle]
+            .into_iter()
+            .find(|phase| *phase as u8 == number)
+            .unwrap_or(Self::Upgraded)
+    }
+}
+
+/// What is to become of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Verdict {
+    /// It goes on.
+    Serve,
+    /// It ends after what is in flight.
+    Finish,
+    /// It ends now.
+    Cut,
+}
+
+/// Why a connection was ended by the sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    Handshake,
+    First,
+    Head,
+    Idle,
+    Body,
+    Write,
+}
+
+impl fmt::Display for Overdue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Handshake => "did not finish its TLS handshake",
+            Self::First => "sent nothing",
+            Self::Head => "did not finish a request head",
+            Self::Idle => "was idle",
+            Self::Body => "stopped in the middle of a body",
+            Self::Write => "did not read the answer",
+        })
+    }
+}
+
+/// The stamps of one connection.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    clock: Coarse,
+    phase: AtomicU8,
+    since: AtomicU32,
+    in_flight: AtomicU32,
+    waits_for_body: AtomicU32,
+    waits_for_write: AtomicU32,
+    multiplexed: AtomicBool,
+    verdict: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Progress {
+    pub(crate) fn new(clock: Coarse, phase: Phase) -> Self {
+        Self {
+            since: AtomicU32::new(clock.now()),
+            clock,
+            phase: AtomicU8::new(phase as u8),
+            in_flight: AtomicU32::new(0),
+            waits_for_body: AtomicU32::new(0),
+            waits_for_write: AtomicU32::new(0),
+            multiplexed: AtomicBool::new(false),
+            verdict: AtomicU8::new(Verdict::Serve as u8),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        Phase::of(self.phase.load(Relaxed))
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.since.store(self.clock.now(), Relaxed);
+        self.phase.store(phase as u8, Relaxed);
+    }
+
+    /// The connection speaks HTTP/2: what it reads are frames, of any stream.
+    pub(crate) fn multiplexes(&self) {
+        self.multiplexed.store(true, Relaxed);
+        self.enter(Phase::Idle);
+    }
+
+    /// Bytes came. Says whether they may be of a request head.
+    pub(crate) fn read(&self) -> bool {
+        let phase = self.phase.load(Relaxed);
+        if phase == Phase::Busy as u8 || self.multiplexed.load(Relaxed) {
+            return false;
+        }
+        if phase == Phase::First as u8 || phase == Phase::Idle as u8 {
+            self.enter(Phase::Head);
+        }
+        phase != Phase::Upgraded as u8
+    }
+
+    pub(crate) fn request_began(&self) {
+        self.in_flight.store(self.in_flight.load(Relaxed) + 1, Relaxed);
+        if self.phase.load(Relaxed) != Phase::Upgraded as u8 {
+            self.phase.store(Phase::Busy as u8, Relaxed);
+        }
+    }
+
+    pub(crate) fn request_ended(&self) {
+        let left = self.in_flight.load(Relaxed) - 1;
+        self.in_flight.store(left, Relaxed);
+        self.waits_for_body.store(0, Relaxed);
+        if left == 0 && self.phase.load(Relaxed) != Phase::Upgraded as u8 {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    pub(crate) fn body(&self, waits: bool) {
+        stamp(&self.waits_for_body, waits, &self.clock);
+    }
+
+    pub(crate) fn write(&self, waits: bool) {
+        stamp(&self.waits_for_write, waits, &self.clock);
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self.verdict.load(Relaxed) {
+            0 => Verdict::Serve,
+            1 => Verdict::Finish,
+            _ => Verdict::Cut,
+        }
+    }
+
+    /// A verdict is only ever made stricter.
+    pub(crate) fn judge(&self, verdict: Verdict) {
+        if verdict > self.verdict() {
+            self.verdict.store(verdict as u8, Relaxed);
+            self.waker.wake();
+        }
+    }
+
+    /// Who is to be woken by a verdict.
+    pub(crate) fn wake(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// What this connection has overrun, if anything.
+    pub(crate) fn overdue(&self, limits: &Limits) -> Option<Overdue> {
+        let now = self.clock.now();
+        let over = |since: u32, limit: Duration| since > 0 && u64::from(now - since) > limit.as_secs();
+        if over(self.waits_for_write.load(Relaxed), limits.write) {
+            return Some(Overdue::Write);
+        }
+        let body = self.waits_for_body.load(Relaxed);
+        let (limit, overdue) = match self.phase() {
+            Phase::Handshake => (limits.handshake, Overdue::Handshake),
+            Phase::First => (limits.head, Overdue::First),
+            Phase::Head => (limits.head, Overdue::Head),
+            Phase::Idle => (limits.idle, Overdue::Idle),
+            Phase::Busy if !self.multiplexed.load(Relaxed) && over(body, limits.body) => {
+                return Some(Overdue::Body);
+            }
+            Phase::Busy | Phase::Upgraded => return None,
+        };
+        over(self.since.load(Relaxed), limit).then_some(overdue)
+    }
+
+    /// Ends what is overdue; says what it was.
+    pub(crate) fn sweep(&self, limits: &Limits, draining: bool) -> Option<Overdue> {
+        if draining && self.phase() == Phase::First && self.clock.now() > self.since.load(Relaxed) + 1 {
+            self.judge(Verdict::Cut);
+            return None;
+        }
+        let overdue = self.overdue(limits)?;
+        if self.verdict() == Verdict::Cut {
+            return None;
+        }
+        // A peer that was told to go and stays although nothing is in flight is not asked again.
+        let polite = overdue == Overdue::Idle && self.verdict() == Verdict::Serve;
+        self.judge(if polite { Verdict::Finish } else { Verdict::Cut });
+        Some(overdue)
+    }
+}
+
+fn stamp(stamp: &AtomicU32, waits: bool, clock: &Coarse) {
+    let stamped = stamp.load(Relaxed) > 0;
+    if waits != stamped {
+        stamp.store(if waits { clock.now() } else { 0 }, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, prepare: impl Fn(&Progress), overdue: Overdue, after: u64) {
+        let clock = Coarse::new();
+        let progress = Progress::new(clock.clone(), Phase::First);
+        prepare(&progress);
+        let limits = Limits::default();
+        clock.set(Duration::from_secs(after));
+        assert_eq!(progress.overdue(&limits), None, "{name} after {after} s");
+        clock.set(Duration::from_secs(after + 1));
+        assert_eq!(progress.overdue(&limits), Some(overdue), "{name} after {} s", after + 1);
+    }
+
+    #[test]
+    fn every_wait_has_its_deadline() {
+        check("handshake", |p| p.enter(Phase::Handshake), Overdue::Handshake, 10);
+        check("silence", |_| (), Overdue::First, 10);
+        check("head", |p| assert!(p.read()), Overdue::Head, 10);
+        check("dripping head", |p| assert!(p.read() && p.read()), Overdue::Head, 10);
+        let request = |p: &Progress| {
+            assert!(p.read());
+            p.request_began();
+        };
+        check("idle", |p| (request(p), p.request_ended()).1, Overdue::Idle, 75);
+        check("body", |p| (request(p), p.body(true), p.body(true)).1, Overdue::Body, 60);
+        check("write", |p| (request(p), p.write(true)).1, Overdue::Write, 60);
+        check("h2 idle", Progress::multiplexes, Overdue::Idle, 75);
+        check("websocket write", |p| (p.enter(Phase::Upgraded), p.write(true)).1, Overdue::Write, 60);
+    }
+
+    #[test]
+    fn what_is_quiet_by_nature_is_left_alone() {
+        let clock = Coarse::new();
+        for phase in [Phase::Busy, Phase::Upgraded] {
+            let progress = Progress::new(clock.clone(), phase);
+            clock.set(Duration::from_secs(100_000));
+            assert_eq!(progress.overdue(&Limits::default()), None, "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn idle_connections_are_asked_once_and_then_cut() {
+        let clock = Coarse::new();
+        let progress = Progress::new(clock.clone(), Phase::Idle);
+        clock.set(Duration::from_secs(100));
+        assert_eq!(progress.sweep(&Limits::default(), false), Some(Overdue::Idle));
+        assert_eq!(progress.verdict(), Verdict::Finish);
+        assert_eq!(progress.sweep(&Limits::default(), false), Some(Overdue::Idle));
+        assert_eq!(progress.verdict(), Verdict::Cut);
+        assert_eq!(progress.sweep(&Limits::default(), false), None);
+    }
+
+    #[test]
+    fn silent_connections_do_not_hold_up_a_drain() {
+        let clock = Coarse::new();
+        let progress = Progress::new(clock.clone(), Phase::First);
+        clock.set(Duration::from_secs(2));
+        assert_eq!(progress.sweep(&Limits::default(), true), None);
+        assert_eq!(progress.verdict(), Verdict::Cut);
+    }
+}

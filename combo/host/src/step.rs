@@ -1,0 +1,419 @@
+//! Everything that can happen to a running combo, and what is done about it. Pure: events and the
+//! time go in, effects come out; `run` performs them. Requests do not pass through here.
+
+use std::{sync::Arc, time::Duration};
+
+use combo_core::{Command, JobStatus, Reply, Schedule, Status, Tick, Timestamp};
+use tokio::sync::oneshot;
+
+use crate::jobs::{Due, Ended, Entry, Ledger, Outcome, Timetable, ledger::KEPT};
+
+/// How often a drain says whom it waits for.
+const WORD: Duration = Duration::from_secs(1);
+
+/// How long what was cut may take to go.
+const GRACE: Duration = Duration::from_secs(1);
+
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The alarm rang, or the wall clock was set.
+    Woke,
+    /// A tick ended.
+    TaskEnded { job: usize, ended: Ended },
+    /// Somebody said a command.
+    Asked { command: Command, caller: Caller },
+    /// No worker has a connection left.
+    WorkersEmpty,
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Run a task.
+    Start { job: usize, tick: Tick },
+    /// Put a line into the log.
+    Report { entry: Entry },
+    /// Answer a command.
+    Reply { caller: Caller, reply: Reply },
+    /// Accept nothing more; let the workers finish.
+    Drain,
+    /// Say whom the drain waits for.
+    SayWhom,
+    /// Name what is left and end it.
+    Cut { jobs: Vec<usize> },
+    /// Everything has ended, or will not.
+    Stop,
+}
+
+/// Who waits for a reply, if anybody.
+#[derive(Debug, Default)]
+pub(crate) struct Caller(pub(crate) Option<oneshot::Sender<Reply>>);
+
+/// Both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// What schedules are about.
+    pub(crate) wall: Timestamp,
+    /// Since the start; what budgets are about.
+    pub(crate) mono: Duration,
+}
+
+/// When to wake up if nothing happens: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Alarm {
+    pub(crate) wall: Option<Timestamp>,
+    pub(crate) mono: Option<Duration>,
+}
+
+/// What a running combo remembers.
+#[derive(Debug)]
+pub(crate) struct State {
+    names: Vec<Arc<str>>,
+    timetable: Timetable,
+    /// Per job, the tick that is running.
+    running: Vec<Option<Tick>>,
+    /// Per job, how many ticks there were.
+    counts: Vec<u64>,
+    ledger: Ledger,
+    budget: Duration,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Draining { until: Duration, word: Duration, empty: bool },
+    Cutting { until: Duration },
+    Stopped,
+}
+
+impl State {
+    pub(crate) fn new(jobs: Vec<(Arc<str>, Schedule)>, budget: Duration, now: Timestamp) -> Self {
+        let (names, schedules): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+        let count = names.len();
+        Self {
+            names,
+            timetable: Timetable::new(schedules, now),
+            running: vec![None; count],
+            counts: vec![0; count],
+            ledger: Ledger::new(count, KEPT),
+            budget,
+            phase: Phase::Serving,
+        }
+    }
+
+    pub(crate) fn alarm(&self) -> Alarm {
+        match self.phase {
+            Phase::Serving => Alarm { wall: self.timetable.next(), mono: None },
+            Phase::Draining { until, word, .. } => Alarm { wall: None, mono: Some(until.min(word)) },
+            Phase::Cutting { until } => Alarm { wall: None, mono: Some(until) },
+            Phase::Stopped => Alarm { wall: None, mono: None },
+        }
+    }
+
+    /// The names of the jobs whose task is running.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.names.iter().zip(&self.running).filter_map(|(name, tick)| tick.as_ref().map(|_| name))
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn status(&self) -> Status {
+        let mut status = Status::default();
+        status.draining = self.phase != Phase::Serving;
+        status.jobs = (0..self.names.len()).map(|job| self.job_status(job)).collect();
+        status
+    }
+
+    fn job_status(&self, job: usize) -> JobStatus {
+        let mut status = JobStatus::new(&*self.names[job]);
+        status.next = self.timetable.next_of(job);
+        status.running = self.running[job].is_some();
+        self.ledger.counts(job).fill(&mut status);
+        status
+    }
+}
+
+/// What is done about an event.
+pub(crate) fn step(event: Event, state: &mut State, now: Now) -> Vec<Effect> {
+    match event {
+        Event::Woke => woke(state, now),
+        Event::TaskEnded { job, ended } => task_ended(job, ended, state),
+        Event::Asked { command, caller } => asked(command, caller, state, now),
+        Event::WorkersEmpty => workers_empty(state),
+    }
+}
+
+fn woke(state: &mut State, now: Now) -> Vec<Effect> {
+    match &mut state.phase {
+        Phase::Serving => {
+            let due = state.timetable.take(now.wall);
+            due.into_iter().map(|due| tick(due, state, now)).collect()
+        }
+        Phase::Draining { until, .. } if now.mono >= *until => cut(state, now),
+        Phase::Draining { word, .. } if now.mono >= *word => {
+            *word = now.mono + WORD;
+            vec![Effect::SayWhom]
+        }
+        Phase::Cutting { until } if now.mono >= *until => {
+            state.phase = Phase::Stopped;
+            vec![Effect::Stop]
+        }
+        Phase::Draining { .. } | Phase::Cutting { .. } | Phase::Stopped => Vec::new(),
+    }
+}
+
+/// A tick is started, or skipped where the one before it is still running.
+fn tick(due: Due, state: &mut State, now: Now) -> Effect {
+    let Due { job, due, missed } = due;
+    state.counts[job] += 1;
+    let mut tick = Tick::at(due);
+    (tick.now, tick.count, tick.missed) = (now.wall, state.counts[job], missed);
+    if state.running[job].is_none() {
+        state.running[job] = Some(tick.clone());
+        return Effect::Start { job, tick };
+    }
+    let why = "the one before is still running".to_owned();
+    record(state, job, &tick, now.wall, Outcome::Skipped { why }, Vec::new())
+}
+
+fn record(
+    state: &mut State,
+    job: usize,
+    tick: &Tick,
+    end: Timestamp,
+    outcome: Outcome,
+    changes: Vec<String>,
+) -> Effect {
+    let mut entry = Entry::new(state.names[job].clone(), tick, end, outcome);
+    entry.changes = changes;
+    state.ledger.record(job, entry.clone());
+    Effect::Report { entry }
+}
+
+fn task_ended(job: usize, ended: Ended, state: &mut State) -> Vec<Effect> {
+    // One that was cut has its outcome already.
+    let Some(tick) = state.running[job].take() else { return Vec::new() };
+    let mut effects = vec![record(state, job, &tick, ended.end, ended.outcome, ended.changes)];
+    effects.extend(stop_if_drained(state));
+    effects
+}
+
+fn workers_empty(state: &mut State) -> Vec<Effect> {
+    if let Phase::Draining { empty, .. } = &mut state.phase {
+        *empty = true;
+    }
+    let over = matches!(state.phase, Phase::Cutting { .. });
+    if over {
+        state.phase = Phase::Stopped;
+        return vec![Effect::Stop];
+    }
+    stop_if_drained(state).into_iter().collect()
+}
+
+fn stop_if_drained(state: &mut State) -> Option<Effect> {
+    let drained = matches!(state.phase, Phase::Draining { empty: true, .. }) && state.running().next().is_none();
+    drained.then(|| {
+        state.phase = Phase::Stopped;
+        Effect::Stop
+    })
+}
+
+fn cut(state: &mut State, now: Now) -> Vec<Effect> {
+    let empty = matches!(state.phase, Phase::Draining { empty: true, .. });
+    state.phase = if empty { Phase::Stopped } else { Phase::Cutting { until: now.mono + GRACE } };
+    let jobs: Vec<usize> = (0..state.running.len()).filter(|job| state.running[*job].is_some()).collect();
+    let mut effects = vec![Effect::Cut { jobs: jobs.clone() }];
+    for job in jobs {
+        if let Some(tick) = state.running[job].take() {
+            effects.push(record(state, job, &tick, now.wall, Outcome::Cancelled, Vec::new()));
+        }
+    }
+    if empty {
+        effects.push(Effect::Stop);
+    }
+    effects
+}
+
+fn asked(command: Command, caller: Caller, state: &mut State, now: Now) -> Vec<Effect> {
+    let refuse = |why: String| Reply::Refused { why };
+    let (reply, effects) = match (command, state.phase) {
+        (Command::Status, _) => (Reply::Status(state.status()), Vec::new()),
+        (_, Phase::Stopped) => (Reply::Stopped, Vec::new()),
+        (Command::Stop, Phase::Serving) => {
+            let until = now.mono + state.budget;
+            state.phase = Phase::Draining { until, word: now.mono + WORD, empty: false };
+            (Reply::Begun, vec![Effect::Drain])
+        }
+        (Command::Stop, _) => (refuse("it is already draining".into()), Vec::new()),
+        (Command::Cut, Phase::Cutting { .. }) => (refuse("it is already being cut".into()), Vec::new()),
+        (Command::Cut, Phase::Serving) => {
+            let mut effects = vec![Effect::Drain];
+            effects.extend(cut(state, now));
+            (Reply::Begun, effects)
+        }
+        (Command::Cut, Phase::Draining { .. }) => (Reply::Begun, cut(state, now)),
+        (Command::RunJob { .. }, phase) if phase != Phase::Serving => {
+            (refuse("it is draining".into()), Vec::new())
+        }
+        (Command::RunJob { name }, _) => match state.names.iter().position(|known| **known == *name) {
+            None => (refuse(format!("there is no job `{name}`")), Vec::new()),
+            Some(job) if state.running[job].is_some() => {
+                (refuse(format!("job `{name}` is running")), Vec::new())
+            }
+            Some(job) => (Reply::Begun, vec![tick(Due { job, due: now.wall, missed: 0 }, state, now)]),
+        },
+        (command, _) => (refuse(format!("{command:?} is not known here")), Vec::new()),
+    };
+    let mut all = vec![Effect::Reply { caller, reply }];
+    all.extend(effects);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Now {
+        let wall = Timestamp::from_second(1_000_000 + seconds).expect("an instant");
+        Now { wall, mono: Duration::from_secs(u64::try_from(seconds).expect("after the start")) }
+    }
+
+    fn state() -> State {
+        let every = |said: &str| said.parse().expect("a schedule");
+        State::new(vec![("a".into(), every("every 4s")), ("b".into(), every("every 10s"))], Duration::from_secs(30), at(0).wall)
+    }
+
+    fn said(effects: &[Effect]) -> Vec<String> {
+        effects
+            .iter()
+            .map(|effect| match effect {
+                Effect::Start { job, tick } => format!("start {job} #{} missed {}", tick.count, tick.missed),
+                Effect::Report { entry } => format!("report {} {:?}", entry.job, entry.outcome),
+                Effect::Reply { reply, .. } => format!("reply {reply:?}"),
+                Effect::Cut { jobs } => format!("cut {jobs:?}"),
+                Effect::Drain => "drain".into(),
+                Effect::SayWhom => "say whom".into(),
+                Effect::Stop => "stop".into(),
+            })
+            .collect()
+    }
+
+    fn ask(command: Command) -> Event {
+        Event::Asked { command, caller: Caller::default() }
+    }
+
+    fn ended(job: usize) -> Event {
+        Event::TaskEnded { job, ended: Ended { outcome: Outcome::Ran, changes: Vec::new(), end: at(0).wall } }
+    }
+
+    /// A story: what happens when, and what is done about it.
+    fn check(story: Vec<(i64, Event, &[&str])>) {
+        let mut state = state();
+        for (seconds, event, expected) in story {
+            let event_said = format!("{event:?}");
+            assert_eq!(said(&step(event, &mut state, at(seconds))), expected, "{event_said} after {seconds} s");
+        }
+    }
+
+    #[test]
+    fn a_tick_that_would_overlap_is_skipped() {
+        check(vec![
+            (3, Event::Woke, &[]),
+            (4, Event::Woke, &["start 0 #1 missed 0"]),
+            (8, Event::Woke, &["report a Skipped { why: \"the one before is still running\" }"]),
+            (9, ended(0), &["report a Ran"]),
+            (10, Event::Woke, &["start 1 #1 missed 0"]),
+            (12, Event::Woke, &["start 0 #3 missed 0"]),
+        ]);
+    }
+
+    #[test]
+    fn late_ticks_are_merged() {
+        check(vec![(17, Event::Woke, &["start 1 #1 missed 0", "start 0 #1 missed 3"])]);
+    }
+
+    #[test]
+    fn a_drain_ends_when_workers_and_tasks_have_ended() {
+        check(vec![
+            (4, Event::Woke, &["start 0 #1 missed 0"]),
+            (5, ask(Command::Stop), &["reply Begun", "drain"]),
+            (5, ask(Command::Stop), &["reply Refused { why: \"it is already draining\" }"]),
+            (6, Event::Woke, &["say whom"]),
+            (6, Event::WorkersEmpty, &[]),
+            (7, ended(0), &["report a Ran", "stop"]),
+            (8, ask(Command::Stop), &["reply Stopped"]),
+        ]);
+    }
+
+    #[test]
+    fn no_task_is_started_while_draining() {
+        check(vec![
+            (1, ask(Command::Stop), &["reply Begun", "drain"]),
+            (20, Event::Woke, &["say whom"]),
+            (20, ask(Command::RunJob { name: "a".into() }), &["reply Refused { why: \"it is draining\" }"]),
+            (21, Event::WorkersEmpty, &["stop"]),
+        ]);
+    }
+
+    #[test]
+    fn at_the_end_of_the_budget_everything_is_cut() {
+        check(vec![
+            (4, Event::Woke, &["start 0 #1 missed 0"]),
+            (5, ask(Command::Stop), &["reply Begun", "drain"]),
+            (35, Event::Woke, &["cut [0]", "report a Cancelled"]),
+            (35, ended(0), &[]),
+            (35, Event::Woke, &[]),
+            (36, Event::Woke, &["stop"]),
+        ]);
+        check(vec![
+            (4, Event::Woke, &["start 0 #1 missed 0"]),
+            (5, ask(Command::Stop), &["reply Begun", "drain"]),
+            (6, Event::WorkersEmpty, &[]),
+            (7, ask(Command::Cut), &["reply Begun", "cut [0]", "report a Cancelled", "stop"]),
+        ]);
+    }
+
+    #[test]
+    fn a_cut_out_of_service_drains_and_cuts() {
+        check(vec![
+            (1, ask(Command::Cut), &["reply Begun", "drain", "cut []"]),
+            (1, ask(Command::Cut), &["reply Refused { why: \"it is already being cut\" }"]),
+            (1, Event::WorkersEmpty, &["stop"]),
+        ]);
+    }
+
+    #[test]
+    fn a_job_can_be_run_by_name() {
+        check(vec![
+            (1, ask(Command::RunJob { name: "c".into() }), &["reply Refused { why: \"there is no job `c`\" }"]),
+            (1, ask(Command::RunJob { name: "a".into() }), &["reply Begun", "start 0 #1 missed 0"]),
+            (2, ask(Command::RunJob { name: "a".into() }), &["reply Refused { why: \"job `a` is running\" }"]),
+            (4, Event::Woke, &["report a Skipped { why: \"the one before is still running\" }"]),
+        ]);
+    }
+
+    #[test]
+    fn the_alarm_is_set_for_what_comes_first() {
+        let mut state = state();
+        assert_eq!(state.alarm(), Alarm { wall: Some(at(4).wall), mono: None });
+        let _ = step(ask(Command::Stop), &mut state, at(1));
+        assert_eq!(state.alarm(), Alarm { wall: None, mono: Some(Duration::from_secs(2)) });
+    }
+
+    #[test]
+    fn the_status_counts_every_tick() {
+        let mut state = state();
+        for (seconds, event) in [(9, Event::Woke), (10, ended(0)), (12, Event::Woke), (16, Event::Woke)] {
+            let _ = step(event, &mut state, at(seconds));
+        }
+        let status = state.status();
+        let job = &status.jobs[0];
+        assert_eq!((job.running, job.ran, job.skipped, job.missed, job.next), (true, 1, 1, 1, Some(at(20).wall)));
+    }
+}

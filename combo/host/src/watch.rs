@@ -1,0 +1,197 @@
+//! The one thread that never runs anybody's code: timetable, signals, accepting, drain, stall watch.
+//! It waits for the next event, asks `step` what to do about it and has `run` do it.
+#![expect(clippy::disallowed_methods, reason = "this is where the clocks are read")]
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use combo_core::{Command, Timestamp};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep_until},
+};
+
+use crate::{
+    run::{Deeds, Flow},
+    serve::listen::{Listener, readable},
+    step::{Caller, Event, Now, State, step},
+};
+
+/// How long a worker may do nothing but one thing before it is named.
+const STALLED: Duration = Duration::from_millis(250);
+
+/// How often the workers are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Everything that the watch needs.
+pub(crate) struct Watch {
+    pub(crate) state: State,
+    pub(crate) deeds: Deeds,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) connections: usize,
+    pub(crate) inbox: mpsc::UnboundedReceiver<Event>,
+    pub(crate) signals: bool,
+}
+
+/// Watches until everything has stopped.
+pub(crate) fn watch(watch: Watch) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(async move {
+            if let Err(error) = attend(watch).await {
+                tracing::error!(%error, "the watch ended");
+            }
+        }),
+        Err(error) => tracing::error!(%error, "cannot start the watch"),
+    }
+}
+
+async fn attend(watch: Watch) -> io::Result<()> {
+    let Watch { mut state, mut deeds, listeners, connections, mut inbox, signals } = watch;
+    let began = Instant::now();
+    let now = || Now { wall: Timestamp::now(), mono: began.elapsed() };
+    let mut alarm = AlarmClock::new()?;
+    let mut signals = if signals { Some(Signals::new()?) } else { None };
+    let mut stalls = Stalls::new(deeds.desks.len());
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    deeds.accept(listeners, connections);
+    loop {
+        let due = state.alarm();
+        let budget = due.mono.map_or_else(|| began + Duration::from_secs(86_400), |mono| began + mono);
+        let event = tokio::select! {
+            event = inbox.recv() => match event {
+                Some(event) => event,
+                None => return Ok(()),
+            },
+            woke = alarm.ring(due.wall) => { woke?; Event::Woke }
+            () = sleep_until(budget.into()) => Event::Woke,
+            command = Signals::next(&mut signals) => Event::Asked { command, caller: Caller::default() },
+            _ = look.tick() => {
+                stalls.look(&deeds, Instant::now());
+                continue;
+            }
+        };
+        for effect in step(event, &mut state, now()) {
+            if deeds.perform(effect, &state) == Flow::Over {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The kernel's timer on the wall clock: rings to some ten microseconds, and at once when the clock
+/// is set.
+struct AlarmClock {
+    timer: AsyncFd<OwnedFd>,
+    set: Option<Timestamp>,
+}
+
+impl AlarmClock {
+    fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Realtime, flags)?;
+        Ok(Self { timer: readable(timer)?, set: None })
+    }
+
+    /// Waits for an instant, or for the clock to be set; for ever without an instant.
+    async fn ring(&mut self, at: Option<Timestamp>) -> io::Result<()> {
+        let Some(at) = at else { return std::future::pending().await };
+        if self.set != Some(at) {
+            self.set(at)?;
+        }
+        loop {
+            let mut ready = self.timer.readable().await?;
+            let mut count = [0; 8];
+            match ready.try_io(|timer| rustix::io::read(timer.get_ref(), &mut count).map_err(Into::into)) {
+                // It says nothing yet.
+                Err(_) => {}
+                Ok(read) => {
+                    // It is spent, or the clock was set: either way it has to be set again.
+                    self.set = None;
+                    return match read {
+                        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => Ok(()),
+                        Err(error) => Err(error),
+                        Ok(_) => Ok(()),
+                    };
+                }
+            }
+        }
+    }
+
+    fn set(&mut self, at: Timestamp) -> io::Result<()> {
+        // Zero would disarm it; an instant that has passed rings at once.
+        let (tv_sec, tv_nsec) = (at.as_second().max(0), i64::from(at.subsec_nanosecond().max(1)));
+        let it_value = Timespec { tv_sec, tv_nsec };
+        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+        let _ = timerfd_settime(&self.timer, flags, &Itimerspec { it_interval, it_value })?;
+        self.set = Some(at);
+        Ok(())
+    }
+}
+
+/// What the system may tell us. The first request to stop drains, the second cuts.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    stopping: bool,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            stopping: false,
+        })
+    }
+
+    async fn next(signals: &mut Option<Self>) -> Command {
+        let Some(signals) = signals else { return std::future::pending().await };
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.hang_up.recv() => tracing::info!("SIGHUP: there is nothing to reload"),
+            }
+        }
+        if std::mem::replace(&mut signals.stopping, true) { Command::Cut } else { Command::Stop }
+    }
+}
+
+/// What the stall watch saw of each worker: its last pulse, since when, and whether it was named.
+struct Stalls(Vec<(Option<u64>, Instant, bool)>);
+
+impl Stalls {
+    fn new(workers: usize) -> Self {
+        Self(vec![(None, Instant::now(), false); workers])
+    }
+
+    fn look(&mut self, deeds: &Deeds, now: Instant) {
+        for (index, (last, since, named)) in self.0.iter_mut().enumerate() {
+            let pulse = deeds.desks[index].pulse();
+            if pulse.is_none() || pulse != *last {
+                if std::mem::take(named) {
+                    drop(deeds.desks[index].stall(false));
+                    let millis = u64::try_from(now.duration_since(*since).as_millis()).unwrap_or(u64::MAX);
+                    tracing::info!(worker = format!("combo-worker-{index}"), millis, "moves again");
+                }
+                (*last, *since) = (pulse, now);
+            } else if !*named && now.duration_since(*since) >= STALLED {
+                *named = true;
+                deeds.name_stalled(index, now.duration_since(*since));
+            }
+        }
+    }
+}
