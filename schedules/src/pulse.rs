@@ -59,3 +59,59 @@ async fn beat(path: &Path, beats: u64, at: Timestamp) -> io::Result<()> {
     }
     written
 }
+#[cfg(test)]
+mod tests {
+    use tokio_cron_scheduler::JobScheduler;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a timestamp")
+    }
+
+    #[test]
+    fn it_is_due_every_four_seconds() {
+        let stored = pulse("pulse.json").expect("a job").job_data().expect("what it stores");
+        let cron = stored.schedule().expect("a cron expression");
+        assert_eq!(cron.pattern.to_string(), "0/4 * * * * ?");
+    }
+
+    #[tokio::test]
+    async fn a_beat_replaces_the_file_and_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("pulse.json");
+        for (beats, time) in [(1, "2026-11-22T12:00:04.002Z"), (2, "2026-11-22T12:00:08Z")] {
+            beat(&path, beats, at(time)).await.expect("it can be written");
+            let written = std::fs::read_to_string(&path).expect("a file");
+            let second = &time[..19];
+            assert_eq!(written, format!("{{\"beats\":{beats},\"at\":\"{second}Z\"}}\n"));
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a directory").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_beat_that_fails_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("pulse.json");
+        std::fs::create_dir(&path).expect("a directory in its place");
+        assert!(beat(&path, 1, at("2026-11-22T12:00:04Z")).await.is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a directory").count(), 1);
+        assert!(beat(&folder.path().join("absent/pulse.json"), 1, at("2026-11-22T12:00:04Z")).await.is_err());
+    }
+
+    /// Its code is run as a scheduler runs it, without waiting for its time.
+    #[tokio::test]
+    async fn its_beats_are_counted() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("pulse.json");
+        let scheduler = JobScheduler::new().await.expect("a scheduler");
+        let id = scheduler.add(pulse(&path).expect("a job")).await.expect("it is added");
+        let context = scheduler.context();
+        let code = context.job_code.write().await.get(id).await.expect("an answer").expect("its code");
+        for beats in 1..=3 {
+            code.write().await(id, scheduler.clone()).await;
+            let written = std::fs::read_to_string(&path).expect("a file");
+            assert!(written.starts_with(&format!("{{\"beats\":{beats},\"at\":\"20")), "{written}");
+        }
+    }
+}

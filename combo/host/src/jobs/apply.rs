@@ -247,6 +247,13 @@ fn place(folders: &Folders, path: &Path, verb: &str) -> Result<Target, Misplaced
     };
 
     let other = |errno| Misplaced::Other(failed(verb, path, errno));
+    if fstat(&folder.real).map_err(other)?.st_nlink == 0 {
+        return Err(Misplaced::Other(Unapplied::Failed(format!(
+            "cannot {verb} `{}`: the folder `{}` was removed after it was opened at the start",
+            path.display(),
+            folder.said.display()
+        ))));
+    }
     let mut directory = folder.directory().map_err(other)?;
     let mut passed = folder.said.clone();
     for (i, part) in names.iter().enumerate() {
@@ -577,5 +584,569 @@ fn is_named(file: &File, directory: BorrowedFd<'_>, name: &str) -> Result<bool, 
         Ok(stat) => Ok((stat.st_dev, stat.st_ino) == (ours.st_dev, ours.st_ino)),
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        os::unix::{
+            fs::{PermissionsExt, symlink},
+            process::ExitStatusExt,
+        },
+        process::{Command, Output},
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use rustix::{
+        fs::{RenameFlags, mknodat, renameat_with},
+        process::{Signal, getpid, kill_process},
+    };
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A root with the folder `static`, the file `static/old` and the folder `static/sub`.
+    fn root() -> TempDir {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(root.path().join("static/sub")).expect("directories");
+        fs::write(root.path().join("static/old"), "old").expect("a file");
+        root
+    }
+
+    fn opened(root: &Path) -> Folders {
+        Folders::open(root, &["static".into()], None).expect("a folder")
+    }
+
+    /// All below it: folders with a `/`, links with their targets, files with their contents.
+    fn tree(folder: &Path) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        let mut left = vec![folder.to_owned()];
+        while let Some(directory) = left.pop() {
+            for entry in fs::read_dir(directory).expect("a directory") {
+                let path = entry.expect("an entry").path();
+                let kind = path.symlink_metadata().expect("a kind").file_type();
+                let name = path.strip_prefix(folder).expect("below").display().to_string();
+                let (name, content) = if kind.is_dir() {
+                    left.push(path);
+                    (name + "/", String::new())
+                } else if kind.is_symlink() {
+                    (name, format!("-> {}", fs::read_link(path).expect("a target").display()))
+                } else if kind.is_file() {
+                    (name, fs::read_to_string(path).expect("its contents"))
+                } else {
+                    (name, format!("{kind:?}"))
+                };
+                assert!(found.insert(name, content).is_none());
+            }
+        }
+        found
+    }
+
+    fn tree_of<const N: usize>(entries: [(&str, &str); N]) -> BTreeMap<String, String> {
+        entries.map(|(name, content)| (name.to_owned(), content.to_owned())).into()
+    }
+
+    fn failed(why: &str) -> Result<(), Unapplied> {
+        Err(Unapplied::Failed(why.into()))
+    }
+
+    fn refused(why: &str) -> Result<(), Unapplied> {
+        Err(Unapplied::Refused(why.into()))
+    }
+
+    /// What becomes of `static`, which has `old` and `sub/` at first.
+    fn check<const N: usize>(change: &Change, entries: [(&str, &str); N]) {
+        let root = root();
+        assert_eq!(apply(&opened(root.path()), change), Ok(()), "{change}");
+        assert_eq!(tree(&root.path().join("static")), tree_of(entries), "{change}");
+    }
+
+    /// Nothing becomes of it.
+    fn check_not(root: &TempDir, change: &Change, result: &Result<(), Unapplied>) {
+        let before = tree(root.path());
+        assert_eq!(&apply(&opened(root.path()), change), result, "{change}");
+        assert_eq!(tree(root.path()), before, "{change}");
+    }
+
+    #[test]
+    fn what_is_asked_for_is_done() {
+        check(&Change::write("static/new", "1"), [("new", "1"), ("old", "old"), ("sub/", "")]);
+        check(&Change::write("static/old", "new"), [("old", "new"), ("sub/", "")]);
+        check(&Change::write("static/sub/new", ""), [("old", "old"), ("sub/", ""), ("sub/new", "")]);
+        check(&Change::write("./static//sub/./new", "1"), [("old", "old"), ("sub/", ""), ("sub/new", "1")]);
+        check(&Change::append("static/old", "er"), [("old", "older"), ("sub/", "")]);
+        check(&Change::append("static/new", "er"), [("new", "er"), ("old", "old"), ("sub/", "")]);
+        check(&Change::remove("static/old"), [("sub/", "")]);
+        check(&Change::remove("static/absent"), [("old", "old"), ("sub/", "")]);
+        check(&Change::remove("static/absent/absent"), [("old", "old"), ("sub/", "")]);
+    }
+
+    #[test]
+    fn an_absolute_path_is_as_good() {
+        let root = root();
+        let path = root.path().join("static/new");
+        assert_eq!(apply(&opened(root.path()), &Change::write(&path, "1")), Ok(()));
+        assert_eq!(fs::read_to_string(path).expect("a file"), "1");
+    }
+
+    #[test]
+    fn what_lies_outside_is_refused() {
+        let root = root();
+        fs::write(root.path().join("outside"), "").expect("a file");
+        fs::create_dir(root.path().join("static2")).expect("a directory");
+        symlink("..", root.path().join("static/up")).expect("a link");
+        symlink("../outside", root.path().join("static/link")).expect("a link");
+        for (path, why) in [
+            ("outside", "`outside` lies outside what it may write (`static`)"),
+            ("static2/a", "`static2/a` lies outside what it may write (`static`)"),
+            ("/etc/passwd", "`/etc/passwd` lies outside what it may write (`static`)"),
+            ("/static/a", "`/static/a` lies outside what it may write (`static`)"),
+            ("", "`` lies outside what it may write (`static`)"),
+            ("static/../outside", "`static/../outside` has a `..` in it"),
+            ("static/sub/../old", "`static/sub/../old` has a `..` in it"),
+            ("../outside", "`../outside` has a `..` in it"),
+            ("static/..", "`static/..` has a `..` in it"),
+            ("static/up/outside", "`static/up/outside` leads through the symbolic link `static/up`"),
+            ("static/up/absent/a", "`static/up/absent/a` leads through the symbolic link `static/up`"),
+        ] {
+            for change in [Change::write(path, "1"), Change::append(path, "1"), Change::remove(path)] {
+                check_not(&root, &change, &refused(why));
+            }
+        }
+        check_not(&root, &Change::append("static/link", "1"), &refused("`static/link` is a symbolic link"));
+    }
+
+    #[test]
+    fn without_a_folder_everything_is_refused() {
+        let root = root();
+        let folders = Folders::open(root.path(), &[], None).expect("nothing to open");
+        let why = "`static/a`, and it was given no folder; say `.may_write(\"…\")`";
+        assert_eq!(apply(&folders, &Change::write("static/a", "1")), refused(why));
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let root = root();
+        let missing = "there is no folder `static/absent`; it has to be made beforehand";
+        for path in ["static/sub", "static/sub/", "static/sub/.", "static/new/", "static"] {
+            let why = |verb: &str| failed(&format!("cannot {verb} `{path}`: is a directory"));
+            check_not(&root, &Change::write(path, "1"), &why("write"));
+            check_not(&root, &Change::append(path, "1"), &why("append to"));
+            check_not(&root, &Change::remove(path), &why("remove"));
+        }
+        for (path, why) in [
+            ("static/absent/a", missing),
+            ("static/absent/absent/a", missing),
+            ("static/old/a", "`static/old` is not a folder"),
+        ] {
+            let why = |verb: &str| failed(&format!("cannot {verb} `{path}`: {why}"));
+            check_not(&root, &Change::write(path, "1"), &why("write"));
+            check_not(&root, &Change::append(path, "1"), &why("append to"));
+        }
+        let mode = Change::WriteFile { path: "static/a".into(), contents: "".into(), mode: Some(0o100_644) };
+        check_not(&root, &mode, &failed("cannot write `static/a`: 100644 is no mode"));
+        let long = format!("static/{}", "a".repeat(256));
+        let why = format!("cannot write `{long}`: invalid filename");
+        check_not(&root, &Change::write(&long, "1"), &failed(&why));
+        let why = "cannot write `static/a\0b`: invalid input parameter";
+        check_not(&root, &Change::write("static/a\0b", "1"), &failed(why));
+    }
+
+    #[test]
+    fn a_long_name_is_written_like_a_short_one() {
+        let root = root();
+        let name = "a".repeat(255);
+        assert_eq!(apply(&opened(root.path()), &Change::write(format!("static/{name}"), "1")), Ok(()));
+        assert!(root.path().join("static").join(name).exists());
+    }
+
+    #[test]
+    fn a_link_is_replaced_or_removed_and_not_what_it_points_to() {
+        let root = root();
+        let link = root.path().join("static/link");
+        fs::write(root.path().join("outside"), "outside").expect("a file");
+        for change in [Change::write("static/link", "new"), Change::remove("static/link")] {
+            let _ = fs::remove_file(&link);
+            symlink("../outside", &link).expect("a link");
+            assert_eq!(apply(&opened(root.path()), &change), Ok(()));
+            assert!(!link.is_symlink());
+            assert_eq!(fs::read_to_string(root.path().join("outside")).expect("a file"), "outside");
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_replaced_and_never_waited_for() {
+        let root = root();
+        let pipe = root.path().join("static/pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("a pipe");
+        let append = Change::append("static/pipe", "1");
+        check_not(&root, &append, &failed("cannot append to `static/pipe`: it is not a file"));
+        assert_eq!(apply(&opened(root.path()), &Change::write("static/pipe", "1")), Ok(()));
+        assert_eq!(fs::read_to_string(&pipe).expect("a file"), "1");
+        let devices = Folders::open(Path::new("/"), &["dev".into()], None).expect("a folder");
+        let why = "cannot append to `dev/null`: it is not a file";
+        assert_eq!(apply(&devices, &Change::append("dev/null", "1")), failed(why));
+    }
+
+    #[test]
+    fn a_given_folder_may_be_a_link_and_may_lie_anywhere() {
+        let root = root();
+        let elsewhere = tempfile::tempdir().expect("a directory");
+        symlink(elsewhere.path(), root.path().join("linked")).expect("a link");
+        fs::create_dir(root.path().join("inside")).expect("a directory");
+        let inside = root.path().join("inside");
+        let folders = [PathBuf::from("linked"), "../inside".into(), elsewhere.path().to_owned()];
+        let folders = Folders::open(&root.path().join("static"), &folders, None);
+        assert_eq!(folders.expect_err("not there").0, Path::new("linked"));
+        let folders = [PathBuf::from("../linked"), "../inside".into(), elsewhere.path().to_owned()];
+        let folders = Folders::open(&root.path().join("static"), &folders, None).expect("folders");
+        for (path, file) in [
+            (PathBuf::from("../linked/a"), elsewhere.path().join("a")),
+            ("../inside/b".into(), inside.join("b")),
+            (elsewhere.path().join("c"), elsewhere.path().join("c")),
+        ] {
+            assert_eq!(apply(&folders, &Change::write(path, "1")), Ok(()));
+            assert!(file.exists());
+        }
+        let why = "`../inside/../static/a` has a `..` in it";
+        assert_eq!(apply(&folders, &Change::write("../inside/../static/a", "1")), refused(why));
+    }
+
+    #[test]
+    fn of_folders_in_each_other_the_inner_counts() {
+        let root = root();
+        symlink("../outside", root.path().join("static/inner")).expect("a link");
+        fs::create_dir(root.path().join("outside")).expect("a directory");
+        let folders = ["static".into(), "static/inner".into()];
+        let folders = Folders::open(root.path(), &folders, None).expect("folders");
+        assert_eq!(apply(&folders, &Change::write("static/inner/a", "1")), Ok(()));
+        assert_eq!(tree(&root.path().join("outside")), tree_of([("a", "1")]));
+    }
+
+    #[test]
+    fn a_folder_that_does_not_exist_is_named_and_nothing_is_made() {
+        let root = root();
+        for (path, kind) in
+            [("static/absent", io::ErrorKind::NotFound), ("static/old", io::ErrorKind::NotADirectory)]
+        {
+            let folders = ["static".into(), path.into()];
+            let (said, error) = Folders::open(root.path(), &folders, None).expect_err("it is not there");
+            assert_eq!((said.as_path(), error.kind()), (Path::new(path), kind));
+        }
+        let folders = opened(root.path());
+        fs::remove_dir_all(root.path().join("static")).expect("removed");
+        let why = "cannot write `static/a`: the folder `static` was removed after it was opened at the start";
+        assert_eq!(apply(&folders, &Change::write("static/a", "1")), failed(why));
+    }
+
+    #[test]
+    fn paths_are_compared_by_whole_names() {
+        let check = |folder: &str, path: &str, rest: Option<&str>| {
+            assert_eq!(below(Path::new("/srv"), Path::new(folder), Path::new(path)), rest.map(PathBuf::from));
+        };
+        check("static", "static/a", Some("a"));
+        check("static", "./static//a/./b", Some("a/b"));
+        check("static", "/srv/static/a", Some("a"));
+        check("/srv/static", "static/a", Some("a"));
+        check("static", "static/../a", Some("../a"));
+        check("static", "static2/a", None);
+        check("static", "Static/a", None);
+        check("static", "a/../static/a", None);
+        check(".", "a", Some("a"));
+        check(".", "/etc/a", None);
+    }
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().expect("a file").permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_file_has_the_mode_that_was_asked_for() {
+        let root = root();
+        let old = root.path().join("static/old");
+        for (asked, is) in [(Some(0o600), 0o600), (None, 0o644), (Some(0o755), 0o755), (Some(0o666), 0o666)] {
+            let change = Change::WriteFile { path: "static/old".into(), contents: "1".into(), mode: asked };
+            assert_eq!(apply(&opened(root.path()), &change), Ok(()));
+            assert_eq!(mode(&old), is);
+        }
+        assert_eq!(apply(&opened(root.path()), &Change::append("static/old", "2")), Ok(()));
+        assert_eq!(apply(&opened(root.path()), &Change::append("static/new", "2")), Ok(()));
+        assert_eq!([mode(&old), mode(&root.path().join("static/new"))], [0o666, 0o644]);
+    }
+
+    const AGAIN: &str = "COMBO_APPLY_TEST";
+
+    /// The root, in a process made by [`again`].
+    fn alone() -> Option<PathBuf> {
+        std::env::var_os(AGAIN).map(PathBuf::from)
+    }
+
+    /// Runs one test of these in a process of its own, after a bit of shell.
+    fn again(test: &str, shell: &str, root: &Path) -> Output {
+        let (_, module) = module_path!().split_once("::").expect("a crate and modules");
+        Command::new("sh")
+            .args(["-c", &format!("{shell} exec \"$0\" \"$@\"")])
+            .arg(std::env::current_exe().expect("this program"))
+            .args([&format!("{module}::{test}"), "--exact", "--nocapture"])
+            .env(AGAIN, root)
+            .output()
+            .expect("it is run")
+    }
+
+    fn passed(output: &Output) {
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+    }
+
+    #[test]
+    fn the_umask_does_not_matter() {
+        if let Some(root) = alone() {
+            assert_eq!(apply(&opened(&root), &Change::write("static/a", "1")), Ok(()));
+            assert_eq!(apply(&opened(&root), &Change::append("static/b", "1")), Ok(()));
+            return;
+        }
+        let root = root();
+        passed(&again("the_umask_does_not_matter", "umask 077;", root.path()));
+        for name in ["a", "b"] {
+            assert_eq!(mode(&root.path().join("static").join(name)), 0o644);
+        }
+    }
+
+    /// A limit on the length of files stands in for a full disk: both take a part of what is written
+    /// and then no more, and this one needs no privileges and no mount.
+    #[test]
+    fn on_a_full_disk_the_old_file_stays_whole_and_nothing_is_left_over() {
+        if let Some(root) = alone() {
+            let (folders, much) = (opened(&root), "new".repeat(10_000));
+            for path in ["static/old", "static/new"] {
+                let write = apply(&folders, &Change::write(path, much.clone()));
+                assert_eq!(write, failed(&format!("cannot write `{path}`: file too large")));
+                let append = apply(&folders, &Change::append(path, much.clone()));
+                assert_eq!(append, failed(&format!("cannot append to `{path}`: file too large")));
+            }
+            assert_eq!(apply(&folders, &Change::write("static/sub/little", "1")), Ok(()));
+            return;
+        }
+        let root = root();
+        passed(&again(
+            "on_a_full_disk_the_old_file_stays_whole_and_nothing_is_left_over",
+            "trap '' XFSZ; ulimit -f 1;",
+            root.path(),
+        ));
+        let expected = tree_of([("old", "old"), ("sub/", ""), ("sub/little", "1")]);
+        assert_eq!(tree(&root.path().join("static")), expected);
+    }
+
+    /// Not even root can make a file in `/proc`.
+    #[test]
+    fn a_folder_that_takes_no_file_is_an_outcome() {
+        let folders = Folders::open(Path::new("/"), &["proc".into()], None).expect("a folder");
+        for (change, verb) in
+            [(Change::write("proc/combo", "1"), "write"), (Change::append("proc/combo", "1"), "append to")]
+        {
+            let Err(Unapplied::Failed(why)) = apply(&folders, &change) else { panic!("{change}") };
+            assert!(why.starts_with(&format!("cannot {verb} `proc/combo`: ")), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_a_killed_process_leaves_is_hidden_and_goes_at_the_next_write() {
+        if let Some(root) = alone() {
+            let place = |path: &str| match place(&opened(&root), Path::new(path), "write") {
+                Ok(target) => target,
+                Err(misplaced) => panic!("{:?}", Unapplied::from(misplaced)),
+            };
+            let (old, other) = (place("static/old"), place("static/other"));
+            let mut staged = Staged::new(old.directory.changed()).expect("a temporary file");
+            staged.fill(b"new", Mode::from_raw_mode(FILE)).expect("filled");
+            let mut second = Staged::new(other.directory.changed()).expect("another");
+            second.fill(b"hal", Mode::from_raw_mode(FILE)).expect("filled");
+            // All that is left to do is to rename them.
+            kill_process(getpid(), Signal::KILL).expect("the end");
+            unreachable!();
+        }
+        let root = root();
+        let test = "what_a_killed_process_leaves_is_hidden_and_goes_at_the_next_write";
+        let output = again(test, "", root.path());
+        assert_eq!(output.status.signal(), Some(Signal::KILL.as_raw()), "{output:?}");
+        let left = [(".combo-0.tmp", "new"), (".combo-1.tmp", "hal"), ("old", "old"), ("sub/", "")];
+        assert_eq!(tree(&root.path().join("static")), tree_of(left));
+        assert_eq!(apply(&opened(root.path()), &Change::write("static/a", "1")), Ok(()));
+        let expected = tree_of([("a", "1"), ("old", "old"), ("sub/", "")]);
+        assert_eq!(tree(&root.path().join("static")), expected);
+    }
+
+    #[test]
+    fn what_others_are_writing_is_left_to_them() {
+        let root = root();
+        let folder = File::open(root.path().join("static")).expect("a folder");
+        let mut theirs = Staged::new(folder.as_fd()).expect("a temporary file");
+        theirs.fill(b"theirs", Mode::from_raw_mode(FILE)).expect("filled");
+        assert_eq!(apply(&opened(root.path()), &Change::write("static/a", "1")), Ok(()));
+        theirs.rename(OsStr::new("b")).expect("it is still there");
+        let expected = tree_of([("a", "1"), ("b", "theirs"), ("old", "old"), ("sub/", "")]);
+        assert_eq!(tree(&root.path().join("static")), expected);
+    }
+
+    #[test]
+    fn what_is_not_a_leftover_is_left_alone() {
+        let root = root();
+        let folder = root.path().join("static");
+        fs::create_dir(folder.join(".combo-0.tmp")).expect("a directory");
+        symlink("old", folder.join(".combo-1.tmp")).expect("a link");
+        mknodat(CWD, folder.join(".combo-2.tmp"), FileType::Fifo, Mode::from_raw_mode(0o644), 0)
+            .expect("a pipe");
+        let before = tree(&folder);
+        assert_eq!(apply(&opened(root.path()), &Change::write("static/old", "new")), Ok(()));
+        let mut expected = before;
+        let _ = expected.insert("old".into(), "new".into());
+        assert_eq!(tree(&folder), expected);
+    }
+
+    #[test]
+    fn a_reader_never_sees_half_a_file_however_many_write_it() {
+        let root = root();
+        let folders = opened(root.path());
+        let path = root.path().join("static/old");
+        fs::write(&path, "x".repeat(50_000)).expect("a file");
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let read = fs::read(&path).expect("always there");
+                    assert_eq!(read.len(), 50_000);
+                    assert!(read.iter().all(|byte| *byte == read[0]));
+                }
+            });
+            let writers = ["a", "b", "c", "d"].map(|letter| {
+                let folders = folders.clone();
+                scope.spawn(move || {
+                    for _ in 0..25 {
+                        let change = Change::write("static/old", letter.repeat(50_000));
+                        assert_eq!(apply(&folders, &change), Ok(()));
+                    }
+                })
+            });
+            let ended = writers.map(thread::ScopedJoinHandle::join);
+            done.store(true, Ordering::Relaxed);
+            reader.join().expect("it saw nothing wrong");
+            assert!(ended.iter().all(Result::is_ok));
+        });
+        assert_eq!(tree(&root.path().join("static")).len(), 2);
+    }
+
+    /// `sub` is a directory now and a link out of the folder then, changed all the time.
+    #[test]
+    fn nobody_can_swap_a_directory_for_a_link_on_the_way() {
+        let root = root();
+        let (folder, outside) = (root.path().join("static"), root.path().join("outside"));
+        fs::create_dir(&outside).expect("a directory");
+        symlink("../outside", folder.join("link")).expect("a link");
+        let folders = opened(root.path());
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let swapping = scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let (sub, link) = (folder.join("sub"), folder.join("link"));
+                    renameat_with(CWD, sub, CWD, link, RenameFlags::EXCHANGE).expect("swapped");
+                }
+            });
+            for n in 0..300 {
+                for change in [
+                    Change::write("static/sub/a", "1"),
+                    Change::append("static/sub/b", "1"),
+                    Change::remove("static/sub/a"),
+                ] {
+                    let applied = apply(&folders, &change);
+                    assert!(applied.is_ok() || tree(&outside).is_empty(), "{n}: {applied:?}");
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            swapping.join().expect("it swapped");
+        });
+        assert_eq!(tree(&outside), BTreeMap::new());
+    }
+
+    /// With a layer: what is in it in the end. What is real stays as it is.
+    fn check_layer<const N: usize>(changes: &[Change], entries: [(&str, &str); N]) {
+        let (root, layer) = (root(), tempfile::tempdir().expect("a directory"));
+        fs::write(root.path().join("static/sub/deep"), "deep").expect("a file");
+        let before = tree(root.path());
+        let folders = Folders::open(root.path(), &["static".into()], Some(layer.path())).expect("a folder");
+        for change in changes {
+            assert_eq!(apply(&folders, change), Ok(()), "{change}");
+        }
+        assert_eq!(tree(layer.path()), tree_of(entries), "{changes:?}");
+        assert_eq!(tree(root.path()), before, "{changes:?}");
+    }
+
+    #[test]
+    fn with_a_layer_only_the_layer_is_changed() {
+        check_layer(&[], [("static/", "")]);
+        check_layer(&[Change::write("static/old", "new")], [("static/", ""), ("static/old", "new")]);
+        check_layer(
+            &[Change::append("static/sub/deep", "er"), Change::append("static/sub/deep", "!")],
+            [("static/", ""), ("static/sub/", ""), ("static/sub/deep", "deeper!")],
+        );
+        check_layer(
+            &[Change::append("static/new", "1"), Change::append("static/new", "2")],
+            [("static/", ""), ("static/new", "12")],
+        );
+        check_layer(&[Change::write("static/new", "1"), Change::remove("static/new")], [("static/", "")]);
+        check_layer(&[Change::remove("static/absent")], [("static/", "")]);
+        let removed = [("static/", ""), ("static/.wh.old", "")];
+        check_layer(&[Change::remove("static/old")], removed);
+        check_layer(&[Change::remove("static/old"), Change::remove("static/old")], removed);
+        check_layer(&[Change::write("static/old", "new"), Change::remove("static/old")], removed);
+        let again = [("static/", ""), ("static/old", "again")];
+        check_layer(&[Change::remove("static/old"), Change::write("static/old", "again")], again);
+        check_layer(&[Change::remove("static/old"), Change::append("static/old", "again")], again);
+    }
+
+    #[test]
+    fn with_a_layer_the_same_is_refused_and_the_same_fails() {
+        let (root, layer) = (root(), tempfile::tempdir().expect("a directory"));
+        symlink("..", root.path().join("static/up")).expect("a link");
+        symlink("old", root.path().join("static/link")).expect("a link");
+        let layered = Folders::open(root.path(), &["static".into()], Some(layer.path())).expect("a folder");
+        let real = opened(root.path());
+        for path in [
+            "outside",
+            "static/../outside",
+            "static/up/outside",
+            "static/sub",
+            "static/absent/a",
+            "static/old/a",
+        ] {
+            let change = Change::write(path, "1");
+            let applied = apply(&layered, &change);
+            assert!(applied.is_err());
+            assert_eq!(applied, apply(&real, &change));
+        }
+        for change in [Change::append("static/link", "1"), Change::remove("static/sub")] {
+            let applied = apply(&layered, &change);
+            assert!(applied.is_err());
+            assert_eq!(applied, apply(&real, &change));
+        }
+        assert_eq!(tree(layer.path()), tree_of([("static/", "")]));
+        let nowhere = Folders::open(root.path(), &["absent".into()], Some(layer.path()));
+        assert_eq!(nowhere.expect_err("not there").1.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn folders_outside_the_root_have_their_place_in_the_layer() {
+        let check = |folder: &str, place: &str| {
+            let root = Path::new("/srv/app");
+            assert_eq!(layered(root, &root.join(folder)), Path::new(place), "{folder}");
+        };
+        check("static", "static");
+        check("a/./b", "a/b");
+        check("/var/www", ".absolute/var/www");
+        check("../shared", ".absolute/srv/shared");
+        check("../../../../etc", ".absolute/etc");
+        check(".", "");
     }
 }

@@ -132,8 +132,10 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl HostedCode {
     async fn once(&self, tick: Tick) -> Result<Vec<Change>, Outcome> {
         let context = self.scheduler.context();
+        let stored = context.metadata_storage.write().await.get(self.id).await.ok().flatten();
         let code = context.job_code.write().await.get(self.id).await.ok().flatten();
-        let Some(code) = code else {
+        // The first is gone as soon as it is removed, the second a little later.
+        let (Some(_), Some(code)) = (stored, code) else {
             return Err(Outcome::Skipped { why: "it has removed itself from its scheduler".into() });
         };
         // Makes a future; the job's own code is not called before that is polled.
