@@ -51,6 +51,7 @@
 //! | `tls` | `ssl:` endpoints, by rustls with aws-lc-rs |
 //! | `tokio-cron-scheduler` | [`Job::hosted`] |
 //! | `testing` | `testing::Rig`: a whole deployment on a clock that only the test moves |
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 #[cfg(panic = "abort")]
 compile_error!("combo contains panics, which needs unwinding: build with `panic = \"unwind\"`");

@@ -142,6 +142,16 @@ pub(crate) struct House {
 }
 
 impl House {
+    /// What is said of a mount that a worker could not build.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unbuilt(&self, mount: usize, cause: BoxError) -> Errors {
+        Errors(vec![self.unbuilt_one(mount, cause)])
+    }
+
+    fn unbuilt_one(&self, mount: usize, cause: BoxError) -> Error {
+        Kind::Mount { pattern: self.sites[mount].pattern.to_string(), cause }.into()
+    }
+
     pub(crate) fn assignment(&mut self) -> Assignment {
         Assignment {
             builders: self.recipes.iter_mut().map(|recipe| recipe.builder()).collect(),
@@ -221,7 +231,7 @@ async fn recipe(mount: PlannedMount, root: &Path, layer: Option<&Path>) -> Resul
     // What a job has written lies over what was there before.
     let resolve = |folder: &Path| -> Vec<PathBuf> {
         let real = root.join(folder);
-        let over = layer.map(|layer| layer.join(real.strip_prefix("/").unwrap_or(&real)));
+        let over = layer.map(|layer| layer.join(jobs::apply::layered(root, &real)));
         over.into_iter().filter(|folder| folder.is_dir()).chain([real]).collect()
     };
     source.recipe(resolve).map_err(refused)
@@ -233,6 +243,9 @@ async fn work(job: PlannedJob, root: &Path, layer: Option<&Path>) -> Result<Work
         .map_err(|(path, cause)| Kind::Folder { job: name.clone(), path, cause })?;
     let task = match work {
         PlannedWork::Task(task) => task,
+        // Foreign code does its own writing, which no layer would catch.
+        #[cfg(all(feature = "tokio-cron-scheduler", feature = "testing"))]
+        PlannedWork::Hosted(_) if layer.is_some() => Arc::new(crate::testing::Idle),
         #[cfg(feature = "tokio-cron-scheduler")]
         PlannedWork::Hosted(job) => match jobs::hosted::open(job).await {
             Ok(code) => Arc::new(code),
@@ -316,10 +329,7 @@ async fn workers(
         match ready.await {
             Ok(Ok(())) => {}
             // All workers fail alike; one word is enough.
-            Ok(Err((mount, cause))) if named.insert(mount) => {
-                let pattern = house.sites[mount].pattern.to_string();
-                errors.push(Kind::Mount { pattern, cause }.into());
-            }
+            Ok(Err((mount, cause))) if named.insert(mount) => errors.push(house.unbuilt_one(mount, cause)),
             Ok(Err(_)) => {}
             Err(_) => return Err(one("worker")(io::Error::other("it ended before it was ready"))),
         }

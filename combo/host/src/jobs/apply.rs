@@ -13,6 +13,7 @@
 //! With a layer (for tests of deployments) nothing real is changed: `root/x` is read where it is and
 //! written at `layer/x`, a folder outside the root at `layer/.absolute/…`. A real file that was removed
 //! is `.wh.NAME` there, empty, as in an OCI image layer.
+#![expect(clippy::disallowed_methods, reason = "this is where files are changed on behalf of tasks")]
 
 use std::{
     ffi::{OsStr, OsString},
@@ -170,13 +171,16 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 /// On the way to a directory: it is enough if it may be passed.
 const PASSING: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// Where in the layer what is outside of the root is.
+pub(crate) const OUTSIDE: &str = ".absolute";
+
 /// Where in the layer a folder is.
-fn layered(root: &Path, folder: &Path) -> PathBuf {
+pub(crate) fn layered(root: &Path, folder: &Path) -> PathBuf {
     let plain = |rest: &&Path| rest.components().all(|part| matches!(part, Component::Normal(_)));
     if let Some(rest) = folder.strip_prefix(root).ok().filter(plain) {
         return rest.to_owned();
     }
-    let mut path = PathBuf::from(".absolute");
+    let mut path = PathBuf::from(OUTSIDE);
     for part in folder.components() {
         match part {
             Component::Normal(name) => path.push(name),

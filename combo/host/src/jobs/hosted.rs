@@ -8,13 +8,14 @@
 //! that is not async runs in it; a panic there is caught; and a panic in an async job's future shows
 //! only as an event that the crate logs while its own future is polled, so that is listened for.
 //! An async job runs as a task that the crate spawns: it cannot be cut before its runtime ends.
+#![expect(clippy::disallowed_methods, reason = "the code of foreign jobs may block")]
 
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
     path::PathBuf,
     pin::Pin,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
     task::Poll,
     time::Duration,
 };
@@ -23,9 +24,10 @@ use combo_core::{Change, Schedule, Tick, Timestamp};
 use jiff::tz::{Offset, TimeZone};
 use tokio::{
     runtime::Handle,
+    sync::RwLock,
     task::{coop, spawn_blocking},
 };
-use tokio_cron_scheduler::{Job, JobScheduler, job::JobId};
+use tokio_cron_scheduler::{Job, JobScheduler, JobToRunAsync, job::JobId};
 use tracing::{
     Dispatch, Event, Level, Metadata, Subscriber,
     level_filters::LevelFilter,
@@ -101,14 +103,18 @@ pub(crate) async fn open(job: Job) -> Result<HostedCode, String> {
     // One of its own, so that jobs are never added at the same time and its channels never overflow.
     let mut scheduler = JobScheduler::new_with_channel_size(16).await.map_err(refused)?;
     scheduler.init().await.map_err(refused)?;
+    // It keeps the code, too, but perhaps only a little after it has said that the job is added.
+    let mut added = scheduler.context().job_create_tx.subscribe();
     let id = scheduler.add(job.clone()).await.map_err(refused)?;
-    Ok(HostedCode { id, job, scheduler, schedule })
+    let (_, code) = added.recv().await.map_err(|_| "its code was lost".to_owned())?;
+    Ok(HostedCode { id, job, code, scheduler, schedule })
 }
 
 /// The code of a job, taken over.
 pub(crate) struct HostedCode {
     id: JobId,
     job: Job,
+    code: Arc<RwLock<Box<JobToRunAsync>>>,
     scheduler: JobScheduler,
     schedule: Schedule,
 }
@@ -132,14 +138,12 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl HostedCode {
     async fn once(&self, tick: Tick) -> Result<Vec<Change>, Outcome> {
         let context = self.scheduler.context();
-        let stored = context.metadata_storage.write().await.get(self.id).await.ok().flatten();
-        let code = context.job_code.write().await.get(self.id).await.ok().flatten();
-        // The first is gone as soon as it is removed, the second a little later.
-        let (Some(_), Some(code)) = (stored, code) else {
+        let stored = context.metadata_storage.write().await.get(self.id).await;
+        if !matches!(stored, Ok(Some(_))) {
             return Err(Outcome::Skipped { why: "it has removed itself from its scheduler".into() });
-        };
+        }
         // Makes a future; the job's own code is not called before that is polled.
-        let running = code.write().await(self.id, self.scheduler.clone());
+        let running = self.code.write().await(self.id, self.scheduler.clone());
         let (job, scheduler) = (self.job.clone(), self.scheduler.clone());
         let (last, next) = (tick.now, self.schedule.next_after(tick.due));
         let begun = spawn_blocking(move || begin(job, &scheduler, last, next, running)).await;
@@ -238,7 +242,7 @@ impl Subscriber for Ear {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::{Arc, Mutex, mpsc},
+        sync::{Mutex, mpsc},
         time::Instant,
     };
 

@@ -7,6 +7,7 @@
 //! Whoever spawned [`run`] may abort it: the task's future is dropped, a change that is being applied
 //! is finished and those after it are not begun. That tick's outcome is `Cancelled`, and the caller's
 //! to record. A task that blocks its thread is only cut when it next waits; nothing here waits for it.
+#![expect(clippy::disallowed_methods, reason = "changes are applied on the blocking pool")]
 
 use std::{
     any::Any,

@@ -111,8 +111,11 @@ mod tests {
         Timetable::new(schedules.collect(), now)
     }
 
-    /// From noon on: what is taken at each time, as (job, due, missed).
-    fn check(schedules: &[&str], steps: &[(&str, &[(usize, &str, u64)])]) {
+    /// At a time, what is taken, as (job, due, missed).
+    type Step<'a> = (&'a str, &'a [(usize, &'a str, u64)]);
+
+    /// From noon on.
+    fn check(schedules: &[&str], steps: &[Step<'_>]) {
         let mut timetable = timetable(schedules, time("12:00:00"));
         for (now, expected) in steps {
             let expected: Vec<_> =

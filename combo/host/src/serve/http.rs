@@ -1,5 +1,6 @@
 //! A connection -> requests -> responses, by hyper. HTTP/1.1 and HTTP/2 on every endpoint: by ALPN
 //! over TLS, by the client's first bytes in clear text.
+#![expect(clippy::disallowed_methods, reason = "HTTP/2 has tasks of its own, and requests are timed for the access log")]
 
 use std::{
     convert::Infallible,

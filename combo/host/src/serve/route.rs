@@ -25,7 +25,7 @@ pub(crate) struct Routes {
 struct Tree {
     mount: Option<usize>,
     /// Sorted by segment.
-    children: Vec<(Box<str>, Tree)>,
+    children: Vec<(Box<str>, Self)>,
 }
 
 /// What takes a request.

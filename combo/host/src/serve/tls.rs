@@ -1,4 +1,5 @@
 //! A connection -> a decrypted connection. TLS 1.2 and 1.3 by rustls; HTTP/2 or 1.1 by ALPN.
+#![expect(clippy::disallowed_methods, reason = "keys and certificates are files")]
 
 use std::{
     path::{Path, PathBuf},

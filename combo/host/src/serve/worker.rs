@@ -3,6 +3,7 @@
 //!
 //! Other threads see a worker through its [`Desk`]: they can hand it connections, ask it to drain,
 //! and read what it is at.
+#![expect(clippy::disallowed_methods, reason = "this is where connections are spawned and the coarse clock is set")]
 
 use std::{
     cell::Cell,

@@ -146,6 +146,7 @@ async fn decide(root: Root, request: &Parts) -> Answer {
         path.push_str(INDEX);
     }
     let media = media::of(&path);
+    #[expect(clippy::disallowed_methods, reason = "looking for a file may block")]
     let found = tokio::task::spawn_blocking(move || root.find(&path)).await;
     match found.map_err(io::Error::other).flatten() {
         Ok(Found::File(opened)) => Answer::File(opened, media),
@@ -190,6 +191,7 @@ async fn render(opened: Opened, media: HeaderValue, request: &Parts) -> Response
         let _ = headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
     // RFC 9110, 8.8.2.1: never later than now. The entity tag stays as it is.
+    #[expect(clippy::disallowed_methods, reason = "this is about the moment of the answer")]
     if modified.is_some_and(|modified| modified > SystemTime::now()) {
         let _ = headers.remove(LAST_MODIFIED);
     }

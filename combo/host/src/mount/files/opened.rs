@@ -2,6 +2,7 @@
 //!
 //! What is read is what was measured: not one byte more if the file grows, and an error, not a
 //! shorter body, if it shrinks. Reading is by position, so parts of one file do not disturb each other.
+#![expect(clippy::disallowed_methods, reason = "files are read on the blocking pool")]
 
 use std::fs::File;
 use std::future::{Ready, ready};

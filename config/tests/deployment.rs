@@ -1,0 +1,69 @@
+//! The deployment as it is deployed, on a clock that the test moves: routes, files, jobs, plan.
+
+use combo::{Deployment, testing::Rig};
+
+/// The real deployment; its folders are beside this package.
+fn deployment() -> Deployment {
+    frankenstein::deployment().root(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn rig() -> Rig {
+    Rig::new(deployment().plan().expect("a deployment without problems"))
+}
+
+#[test]
+fn the_plan_is_as_written_down() {
+    let plan = deployment().plan().expect("a deployment without problems").to_string();
+    assert_eq!(plan, include_str!("plan.txt"), "\nthe plan is now\n{plan}");
+}
+
+#[tokio::test]
+async fn every_framework_answers_under_its_prefix() {
+    let mut rig = rig();
+    for framework in ["axum", "actix", "warp"] {
+        let greeting = rig.get(&format!("/{framework}")).await;
+        assert_eq!((greeting.status().as_u16(), greeting.text()), (200, &*format!("Hello from {framework}!\n")));
+        let named = rig.get(&format!("/{framework}/hello/w%C3%B6rld")).await;
+        assert_eq!((named.status().as_u16(), named.text()), (200, "Hello, wörld!\n"));
+    }
+}
+
+#[tokio::test]
+async fn what_a_job_writes_is_served() {
+    let mut rig = rig();
+    rig.advance(combo::secs(4)).await;
+    let time = rig.get("/time.txt").await;
+    assert_eq!((time.status().as_u16(), time.text()), (200, "2026-01-01T00:00:04Z\n"));
+    rig.advance(combo::secs(4)).await;
+    assert_eq!(rig.get("/time.txt").await.text(), "2026-01-01T00:00:08Z\n");
+    let written: Vec<_> = rig.disk().into_keys().collect();
+    assert_eq!(written, [std::path::PathBuf::from("static/time.txt")]);
+}
+
+#[tokio::test]
+async fn every_tick_ends_in_exactly_one_outcome() {
+    let mut rig = rig();
+    rig.advance(combo::secs(600)).await;
+    let outcomes = rig.outcomes().await;
+    for (job, expected) in [("clock", "ran"), ("pulse", "skipped: hosted code is not run in a rig")] {
+        let of_job: Vec<_> = outcomes.iter().filter(|entry| &*entry.job == job).collect();
+        assert_eq!(of_job.len(), 150, "{job} every four seconds for ten minutes");
+        assert!(of_job.iter().all(|entry| entry.outcome.to_string() == expected), "{job}: {:?}", of_job[0].outcome);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_a_second_takes_no_time() {
+    let mut rig = rig();
+    for framework in ["axum", "actix", "warp"] {
+        let events = rig.get(&format!("/{framework}/stream")).await;
+        assert_eq!(events.text().matches("data: ").count(), 10, "{framework}");
+    }
+}
+
+#[tokio::test]
+async fn the_front_page_is_served() {
+    let page = rig().get("/").await;
+    assert_eq!(page.status(), 200);
+    assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+}
