@@ -4,6 +4,7 @@
 //! not `Send`. [`ActixThreads`] owns threads with one such service each and is `Send` itself, for use
 //! from a multi-threaded runtime. Neither listens, parses HTTP or keeps time: that is for whoever
 //! calls.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod glossary;
 mod request;

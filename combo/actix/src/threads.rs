@@ -3,6 +3,7 @@
 //! Each thread is an arbiter of one actix `System` and has its own instance of the app. Requests wait
 //! in a bounded queue per thread; bodies come back through a bounded channel per response. A panic in
 //! the app ends the one request that caused it.
+#![expect(clippy::disallowed_methods, reason = "an app on threads of its own needs threads")]
 
 use std::{
     convert::Infallible,

@@ -3,6 +3,7 @@
 //! The app's payload reads from the connection itself and the app's body is written to it by one local
 //! task, so each direction is only as fast as its reader. If the app answers without an upgrade, the
 //! payload ends.
+#![expect(clippy::disallowed_methods, reason = "an upgraded connection is written to by a task")]
 
 use std::{
     cell::RefCell,

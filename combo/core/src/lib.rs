@@ -12,6 +12,7 @@
 //!     Ok(vec![Change::write("static/hour.txt", format!("{}\n", tick.due))])
 //! }
 //! ```
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod change;
 pub mod command;
