@@ -5,6 +5,8 @@
 
 use std::{
     cell::RefCell,
+    error::Error as StdError,
+    io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -246,9 +248,16 @@ where
     }
 }
 
+/// hyper says of a body that broke off that it met an unexpected end.
 fn payload_error(error: BoxError) -> PayloadError {
-    match error.downcast_ref::<hyper::Error>() {
-        Some(cause) if cause.is_incomplete_message() => PayloadError::Incomplete(None),
-        _ => PayloadError::Io(std::io::Error::other(error)),
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(&*error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.kind() == io::ErrorKind::UnexpectedEof
+        {
+            return PayloadError::Incomplete(None);
+        }
+        cause = error.source();
     }
+    PayloadError::Io(io::Error::other(error))
 }

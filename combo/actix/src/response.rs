@@ -43,13 +43,16 @@ impl Reply {
     where
         B: MessageBody + 'static,
     {
-        let (response, body) = response.into_parts();
+        let (mut response, body) = response.into_parts();
+        // Heads are pooled and keep the version that actix's own server wrote into them, which would
+        // count as a wish to close.
+        response.head_mut().version = actix_http::Version::HTTP_11;
         let status = StatusCode::from_u16(response.status().as_u16())
             .expect("both versions of http take the same status codes");
         let http1 = self.version < Version::HTTP_2;
         let mut size = body.size();
-        // Which headers about length the app may say itself: actix's encoder has the same cases.
-        let mut own_length = size == BodySize::Stream && !response.head().chunked();
+        // Whether the app may say the length itself: actix's encoders have the same cases.
+        let mut own_length = size == BodySize::Stream && !(http1 && response.head().chunked());
         match status {
             StatusCode::CONTINUE
             | StatusCode::SWITCHING_PROTOCOLS
@@ -100,14 +103,12 @@ impl Reply {
             }
         }
 
-        let opens = status == StatusCode::SWITCHING_PROTOCOLS || self.connect && status.is_success();
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS || self.connect && status.is_success();
         let body = match self.tunnel {
-            _ if opens => {
+            Some(tunnel) if switches => {
                 let _ = headers.remove(header::CONTENT_LENGTH);
                 let _ = headers.remove(header::TRANSFER_ENCODING);
-                if let Some(tunnel) = self.tunnel {
-                    tunnel.open(body.boxed());
-                }
+                tunnel.open(body.boxed());
                 Kind::Empty
             }
             _ if self.head => {

@@ -101,13 +101,9 @@ impl ActixThreads {
             match lane.queue.try_reserve() {
                 Ok(place) => {
                     let (answer, response) = oneshot::channel();
-                    let reply = Reply(Some(answer));
-                    let token = Token::new(&lane.load);
+                    let reply = Reply { answer: Some(answer), token: Some(Token::new(&lane.load)) };
                     place.send(Box::new(move |service| {
-                        Box::pin(async move {
-                            let _token = token;
-                            answer_one(service, request, arrival, reply).await;
-                        })
+                        Box::pin(answer_one(service, request, arrival, reply))
                     }));
                     return ThreadsFuture(Waiting::For(response));
                 }
@@ -269,20 +265,18 @@ where
     let (parts, body) = answer.into_parts();
     let left = body.size_hint().exact();
     let body = match body.0 {
-        Kind::Empty => return reply.send(http::Response::from_parts(parts, SendBody(Far::Here(None)))),
-        Kind::Withheld => return reply.send(http::Response::from_parts(parts, SendBody(Far::Withheld))),
-        Kind::Full(bytes) => {
-            return reply.send(http::Response::from_parts(parts, SendBody(Far::Here(Some(bytes)))));
-        }
+        Kind::Empty => return reply.send(parts, Far::Here(None)),
+        Kind::Withheld => return reply.send(parts, Far::Withheld),
+        Kind::Full(bytes) => return reply.send(parts, Far::Here(Some(bytes))),
         stream @ Kind::Stream { .. } => Body(stream),
     };
     let (sender, pieces) = mpsc::channel(PIECES);
-    reply.send(http::Response::from_parts(parts, SendBody(Far::Stream { pieces, left })));
-    carry(body, sender).await;
+    let token = reply.begin(parts, Far::Stream { pieces, left });
+    carry(body, sender, token).await;
 }
 
 /// Polls the body only when there is room for what it gives, and drops it as soon as nobody reads.
-async fn carry(body: Body, sender: mpsc::Sender<Piece>) {
+async fn carry(body: Body, sender: mpsc::Sender<Piece>, token: Option<Token>) {
     let mut body = pin!(body);
     let mut closed = pin!(sender.closed());
     loop {
@@ -301,25 +295,45 @@ async fn carry(body: Body, sender: mpsc::Sender<Piece>) {
                     room.send(Piece::Data(bytes));
                 }
             }
-            Some(Some(Err(error))) => return room.send(Piece::Failed(error)),
-            Some(None) => return room.send(Piece::End),
+            Some(last) => {
+                drop(token);
+                return room.send(match last {
+                    Some(Err(error)) => Piece::Failed(error),
+                    _ => Piece::End,
+                });
+            }
         }
     }
 }
 
 /// The promise of an answer.
-struct Reply(Option<oneshot::Sender<http::Response<SendBody>>>);
+struct Reply {
+    answer: Option<oneshot::Sender<http::Response<SendBody>>>,
+    /// Given back before the last word, so that whoever hears it finds the thread free.
+    token: Option<Token>,
+}
 
 impl Reply {
-    fn send(mut self, response: http::Response<SendBody>) {
-        if let Some(answer) = self.0.take() {
+    fn send(mut self, parts: http::response::Parts, body: Far) {
+        self.token = None;
+        self.say(parts, body);
+    }
+
+    /// Sends a response whose body is still to come.
+    fn begin(mut self, parts: http::response::Parts, body: Far) -> Option<Token> {
+        self.say(parts, body);
+        self.token.take()
+    }
+
+    fn say(&mut self, parts: http::response::Parts, body: Far) {
+        if let Some(answer) = self.answer.take() {
             // Whoever asked may have gone.
-            let _: Result<(), _> = answer.send(response);
+            let _: Result<(), _> = answer.send(http::Response::from_parts(parts, SendBody(body)));
         }
     }
 
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.0 {
+        match &mut self.answer {
             Some(answer) => answer.poll_closed(cx),
             None => Poll::Ready(()),
         }
@@ -328,9 +342,11 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
+        // An end without an answer and without a panic is that of the thread.
         if thread::panicking() {
+            self.token = None;
             let (parts, _) = Body::refusal(StatusCode::INTERNAL_SERVER_ERROR).into_parts();
-            Self(self.0.take()).send(http::Response::from_parts(parts, SendBody(Far::Here(None))));
+            self.say(parts, Far::Here(None));
         }
     }
 }
