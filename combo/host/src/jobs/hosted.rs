@@ -186,7 +186,7 @@ fn begin(
 async fn finish(mut running: Running) -> Result<Vec<Change>, Outcome> {
     let heard = poll_fn(|context| {
         HEARD.set(false);
-        let polled = tracing::dispatcher::with_default(&EAR, || running.as_mut().poll(context));
+        let polled = tracing::dispatcher::with_default(&EARS[0], || running.as_mut().poll(context));
         polled.map(|()| HEARD.get())
     });
     if heard.await {
@@ -200,7 +200,9 @@ thread_local! {
     static HEARD: Cell<bool> = const { Cell::new(false) };
 }
 
-static EAR: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Ear));
+/// Two, because while there is only one subscriber in a process, whether an event is heard is settled
+/// for good by the thread that is the first to log it, which need not be one that listens.
+static EARS: LazyLock<[Dispatch; 2]> = LazyLock::new(|| [Dispatch::new(Ear), Dispatch::new(Ear)]);
 
 /// Hears the crate say that a job did not end well, and nothing else.
 struct Ear;
@@ -464,6 +466,15 @@ mod tests {
             Box::pin(async { tracing::error!(target: "tokio_cron_scheduler", "within") })
         });
         check(job.expect("a job"), &[Ok(()), Ok(())]).await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_that_nobody_listened_to_does_not_make_the_next_unheard() {
+        let never = Job::new_async(ALWAYS, |_, _| Box::pin(async { panic!("in the future") }));
+        let never = open(never.expect("a job")).await.expect("it is taken over");
+        LazyLock::force(&EARS);
+        never.code.write().await(never.id, never.scheduler.clone()).await;
+        assert_eq!(never.run(tick()).await, Err(future()));
     }
 
     #[tokio::test]

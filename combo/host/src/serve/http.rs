@@ -30,9 +30,9 @@ use tokio::{
 
 use super::{
     body::{RequestBody, ResponseBody},
-    guard::{Lengths, guard},
+    guard::guard,
     refusal::Refusal,
-    stream::{Scan, Socket, Stream},
+    stream::{Socket, Stream},
     sweep::{Phase, Progress, Verdict},
     worker::{Accepted, Counted, InFlight, Raw, Worker, said},
 };
@@ -73,14 +73,13 @@ async fn serve(
     let Accepted { socket, peer, scheme, tls } = accepted;
     let (socket, by_alpn) = open(socket, tls, &progress).await?;
     let mut stream = Stream::new(socket, progress.clone(), registered);
-    let scan = stream.scan();
     let http2 = match by_alpn {
         Some(http2) => http2,
         None => stream.is_http2().await?,
     };
     let limits = worker.limits.clone();
     let connection = Arc::new(Connection::new(peer, scheme));
-    let line = Rc::new(Line { worker, connection, progress: progress.clone(), scan, http2 });
+    let line = Rc::new(Line { worker, connection, progress: progress.clone() });
     let service = service_fn(move |request| answer(line.clone(), request));
     if http2 {
         progress.multiplexes();
@@ -160,16 +159,15 @@ struct Line {
     worker: Rc<Worker>,
     connection: Arc<Connection>,
     progress: Arc<Progress>,
-    scan: Arc<Scan>,
-    http2: bool,
 }
 
 async fn answer(line: Rc<Line>, mut request: Request<Incoming>) -> Result<Response<Outgoing>, Infallible> {
-    let mut ticket = Ticket::new(line.clone(), &request);
-    let answered = match line.admit(&mut request) {
+    let admitted = line.admit(&mut request);
+    let mount = admitted.as_ref().ok().map(|(mount, _)| *mount);
+    let mut ticket = Ticket::new(line.clone(), &request, mount);
+    let answered = match admitted {
         Err(refusal) => Err(refusal),
         Ok((mount, arrival)) => {
-            ticket.at(mount);
             let connects = request.method() == Method::CONNECT;
             let request = request.map(|incoming| RequestBody::new(incoming, &line.progress));
             let app = &*line.worker.apps[mount];
@@ -193,8 +191,7 @@ async fn answer(line: Rc<Line>, mut request: Request<Incoming>) -> Result<Respon
 impl Line {
     /// Through guard and route.
     fn admit(&self, request: &mut Request<Incoming>) -> Result<(usize, Arrival), Refusal> {
-        let lengths = if self.http2 { Lengths::default() } else { self.scan.lengths() };
-        guard(request, &self.connection.scheme, lengths).map_err(Refusal::Malformed)?;
+        guard(request, &self.connection.scheme, self.progress.take_lengths()).map_err(Refusal::Malformed)?;
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let found = self.worker.routes.find(host, request.uri().path()).ok_or(Refusal::NoMount)?;
         let site = self.worker.sites[found.mount].clone();
@@ -270,11 +267,11 @@ struct Ticket {
 const CLIENT_CLOSED: u16 = 499;
 
 impl Ticket {
-    fn new(line: Rc<Line>, request: &Request<Incoming>) -> Self {
+    fn new(line: Rc<Line>, request: &Request<Incoming>, mount: Option<usize>) -> Self {
         line.progress.request_began();
         let shared = &line.worker.shared;
         let key = shared.requests().insert(InFlight {
-            mount: None,
+            mount,
             method: request.method().clone(),
             uri: request.uri().clone(),
             since: shared.clock.now(),
@@ -283,12 +280,6 @@ impl Ticket {
         let status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or_default();
         let whole = request.method() == Method::HEAD;
         Self { line, key, status, sent: 0, whole, began }
-    }
-
-    fn at(&self, mount: usize) {
-        if let Some(request) = self.line.worker.shared.requests().get_mut(self.key) {
-            request.mount = Some(mount);
-        }
     }
 
     /// Says that an app went wrong, with the request that it happened in.

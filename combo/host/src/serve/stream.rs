@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    guard::{HeadScan, Lengths},
+    guard::HeadScan,
     sweep::{Phase, Progress, Verdict},
     worker::Registered,
 };
@@ -34,27 +34,12 @@ pub(crate) enum Socket {
 pub(crate) struct Stream {
     socket: Socket,
     progress: Arc<Progress>,
-    scan: Arc<Scan>,
+    scan: HeadScan,
     /// What was read to find out the version of HTTP, and how much of it has been given on.
     ahead: [u8; PREFACE.len()],
     ahead_from: usize,
     ahead_to: usize,
     _registered: Registered,
-}
-
-/// The head scan is fed while reading and asked while answering, both on the same thread.
-#[derive(Debug, Default)]
-pub(crate) struct Scan(std::sync::Mutex<HeadScan>);
-
-impl Scan {
-    fn locked(&self) -> std::sync::MutexGuard<'_, HeadScan> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// What the head that was just read showed.
-    pub(crate) fn lengths(&self) -> Lengths {
-        self.locked().lengths()
-    }
 }
 
 /// What an HTTP/2 client that knows beforehand sends first (RFC 9113, section 3.4).
@@ -65,16 +50,12 @@ impl Stream {
         Self {
             socket,
             progress,
-            scan: Arc::default(),
+            scan: HeadScan::default(),
             ahead: [0; PREFACE.len()],
             ahead_from: 0,
             ahead_to: 0,
             _registered: registered,
         }
-    }
-
-    pub(crate) fn scan(&self) -> Arc<Scan> {
-        self.scan.clone()
     }
 
     /// Reads as much as it takes to tell HTTP/2 from HTTP/1; what was read is given on later.
@@ -90,6 +71,17 @@ impl Stream {
         }
         self.ahead_to = filled;
         Ok(filled > 0 && self.ahead[..filled] == PREFACE[..filled])
+    }
+
+    fn read_from_peer(&mut self, bytes: &[u8]) {
+        let begins = matches!(self.progress.phase(), Phase::First | Phase::Idle);
+        if self.progress.read() {
+            if begins {
+                self.scan.restart();
+            }
+            self.scan.feed(bytes);
+            self.progress.head(self.scan.lengths());
+        }
     }
 
     fn cut(&self) -> io::Result<()> {
@@ -143,14 +135,7 @@ impl AsyncRead for Stream {
             Poll::Ready(_) => {
                 let read = &buf.filled()[before..];
                 if !read.is_empty() {
-                    let begins = matches!(self.progress.phase(), Phase::First | Phase::Idle);
-                    if self.progress.read() {
-                        let mut scan = self.scan.locked();
-                        if begins {
-                            scan.restart();
-                        }
-                        scan.feed(read);
-                    }
+                    self.as_mut().get_mut().read_from_peer(read);
                 }
             }
         }

@@ -16,7 +16,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::limits::Limits;
+use super::{guard::Lengths, limits::Limits};
 
 /// Seconds since a worker started, as of its last sweep. Starts at 1, so that 0 means never.
 #[derive(Clone, Debug)]
@@ -109,6 +109,7 @@ pub(crate) struct Progress {
     waits_for_body: AtomicU32,
     waits_for_write: AtomicU32,
     multiplexed: AtomicBool,
+    content_length: AtomicBool,
     verdict: AtomicU8,
     waker: AtomicWaker,
 }
@@ -123,6 +124,7 @@ impl Progress {
             waits_for_body: AtomicU32::new(0),
             waits_for_write: AtomicU32::new(0),
             multiplexed: AtomicBool::new(false),
+            content_length: AtomicBool::new(false),
             verdict: AtomicU8::new(Verdict::Serve as u8),
             waker: AtomicWaker::new(),
         }
@@ -153,6 +155,19 @@ impl Progress {
             self.enter(Phase::Head);
         }
         phase != Phase::Upgraded as u8
+    }
+
+    /// What the head that is being read has shown so far.
+    pub(crate) fn head(&self, lengths: Lengths) {
+        self.content_length.store(lengths.content_length, Relaxed);
+    }
+
+    /// What the head of the request that begins now has shown. Said once: what is pipelined after
+    /// it was read with it, and is not looked at.
+    pub(crate) fn take_lengths(&self) -> Lengths {
+        let content_length = self.content_length.load(Relaxed);
+        self.content_length.store(false, Relaxed);
+        Lengths { content_length }
     }
 
     pub(crate) fn request_began(&self) {

@@ -8,7 +8,7 @@ use std::{
 
 use combo_core::BoxError;
 use rustls::{
-    ServerConfig,
+    ConfigBuilder, ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
@@ -34,7 +34,7 @@ pub(crate) fn open(endpoint: &str, key: &Path, cert: &Path) -> Result<TlsAccepto
     let (key, cert): (PathBuf, PathBuf) = (key.into(), cert.into());
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map(rustls::ConfigBuilder::with_no_client_auth)
+        .map(ConfigBuilder::<ServerConfig, _>::with_no_client_auth)
         .and_then(|builder| builder.with_single_cert(chain, private))
         .map_err(|error| Kind::Pair { endpoint: endpoint.to_owned(), key, cert, cause: pair(error) })?;
     config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
