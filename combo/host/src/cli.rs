@@ -1,6 +1,9 @@
 //! The command line that every binary made with [`main`] has, so that what was said in code can be
 //! changed at the point of use. A later flag wins over an earlier one, and a flag over its variable.
-#![expect(clippy::disallowed_methods, reason = "this is where the environment is read and the clock looked at")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is where the environment is read and the clock looked at"
+)]
 
 use std::{
     io::{IsTerminal, Write},
@@ -12,7 +15,11 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use combo_core::Timestamp;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::{Deployment, plan::Plan, run::start_with};
+use crate::{
+    Deployment,
+    plan::Plan,
+    run::{Opened, start_with},
+};
 
 /// Something went wrong.
 const ERROR: u8 = 1;
@@ -39,7 +46,11 @@ enum What {
     /// Serve until told to stop (default)
     Run,
     /// Print endpoints, mounts in matching order and jobs with their next instants; exit 2 on problems
-    Plan,
+    Plan {
+        /// Also try to open everything: sockets, keys, folders; exit 1 if something cannot be
+        #[arg(long)]
+        open: bool,
+    },
 }
 
 /// What is said at the point of use.
@@ -96,7 +107,8 @@ impl CommandLine {
         let program = words.first().map(PathBuf::from);
         let name = program.as_deref().and_then(|path| path.file_stem()).and_then(|name| name.to_str());
         let name = name.unwrap_or("combo").to_owned();
-        let command = Self::command().bin_name(name.clone()).display_name(name).version(env!("CARGO_PKG_VERSION"));
+        let command =
+            Self::command().bin_name(name.clone()).display_name(name).version(env!("CARGO_PKG_VERSION"));
         Self::from_arg_matches(&command.try_get_matches_from(words)?)
     }
 }
@@ -120,7 +132,11 @@ fn obey(line: CommandLine, deployment: fn() -> Deployment) -> ExitCode {
             Err(problems) => return complain(&problems.to_string(), PROBLEM),
         };
         match line.command.unwrap_or(What::Run) {
-            What::Plan => print(&plan),
+            What::Plan { open } => match print(&plan) {
+                Ok(()) if open => try_to_open(plan).await,
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&format!("cannot print the plan: {error}"), ERROR),
+            },
             What::Run => run(plan, said.log, said.verbose).await,
         }
     });
@@ -156,19 +172,25 @@ fn complain(lines: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn print(plan: &Plan) -> ExitCode {
+fn print(plan: &Plan) -> std::io::Result<()> {
     let table = plan.table(Timestamp::now()).to_string();
     match std::io::stdout().write_all(table.as_bytes()) {
         // `plan | head` is no error.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            complain(&format!("cannot print the plan: {error}"), ERROR)
-        }
-        _ => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
+async fn try_to_open(plan: Plan) -> ExitCode {
+    match Opened::open(plan, None).await {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(errors) => complain(&errors.to_string(), ERROR),
     }
 }
 
 async fn run(plan: Plan, form: Option<LogForm>, verbose: u8) -> ExitCode {
-    let form = form.unwrap_or_else(|| if std::io::stderr().is_terminal() { LogForm::Text } else { LogForm::Json });
+    let form =
+        form.unwrap_or_else(|| if std::io::stderr().is_terminal() { LogForm::Text } else { LogForm::Json });
     let _flush = log(form, verbose);
     if let Some(root) = &plan.root
         && let Err(error) = std::env::set_current_dir(root)
@@ -215,7 +237,9 @@ fn log(form: LogForm, verbose: u8) -> Option<tracing_appender::non_blocking::Wor
     let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match form {
-        LogForm::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        LogForm::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
         _ => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
     // A test may have set one before.

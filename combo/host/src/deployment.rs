@@ -172,7 +172,8 @@ impl<E: std::error::Error + 'static> From<Result<tokio_cron_scheduler::Job, E>> 
 #[must_use]
 pub fn every(interval: Duration) -> impl fmt::Display {
     // An interval that is too short is said as it is, and `plan` names it.
-    Schedule::every(interval).map_or_else(|_| format!("every {}ms", interval.as_millis()), |every| every.to_string())
+    Schedule::every(interval)
+        .map_or_else(|_| format!("every {}ms", interval.as_millis()), |every| every.to_string())
 }
 
 /// The typed form of `"cron 30 3 * * *"`.

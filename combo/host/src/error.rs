@@ -10,16 +10,45 @@ pub struct Error(Box<Kind>);
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    Listen { endpoint: String, cause: io::Error },
+    Listen {
+        endpoint: String,
+        cause: io::Error,
+    },
     #[cfg(feature = "tls")]
-    Read { endpoint: String, what: &'static str, path: PathBuf, cause: BoxError },
+    Read {
+        endpoint: String,
+        what: &'static str,
+        path: PathBuf,
+        cause: BoxError,
+    },
     #[cfg(feature = "tls")]
-    Pair { endpoint: String, key: PathBuf, cert: PathBuf, cause: BoxError },
-    Mount { pattern: String, cause: BoxError },
-    Job { job: String, cause: BoxError },
-    Folder { job: String, path: PathBuf, cause: io::Error },
-    Root { path: PathBuf, cause: io::Error },
-    Thread { what: &'static str, cause: io::Error },
+    Pair {
+        endpoint: String,
+        key: PathBuf,
+        cert: PathBuf,
+        cause: BoxError,
+    },
+    Mount {
+        pattern: String,
+        cause: BoxError,
+    },
+    Job {
+        job: String,
+        cause: BoxError,
+    },
+    Folder {
+        job: String,
+        path: PathBuf,
+        cause: io::Error,
+    },
+    Root {
+        path: PathBuf,
+        cause: io::Error,
+    },
+    Thread {
+        what: &'static str,
+        cause: io::Error,
+    },
 }
 
 impl From<Kind> for Error {

@@ -1,6 +1,11 @@
 //! A plan: what a deployment means. Checked, resolved, printable; still nothing opened.
 
-use std::{fmt, path::{Component, Path, PathBuf}, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use combo_core::{Endpoint, Pattern, Problem, Problems, Schedule, Timestamp, pattern::Host, schedule};
 use http::HeaderValue;
@@ -159,7 +164,8 @@ fn jobs(said: Vec<Job>, problems: &mut Vec<Problem>) -> Vec<PlannedJob> {
 
 /// By their text alone; links are looked at when the folders are opened.
 fn lies_in(path: &Path, folders: &[PathBuf]) -> bool {
-    let plain = |path: &Path| path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
+    let plain =
+        |path: &Path| path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
     let path = plain(path);
     !path.components().any(|part| part == Component::ParentDir)
         && folders.iter().any(|folder| path.starts_with(plain(folder)))
@@ -169,9 +175,8 @@ impl Plan {
     /// What travels with every request of one mount.
     pub(crate) fn site(mount: &PlannedMount) -> Site {
         let prefix = mount.pattern.prefix();
-        let forwarded = (!mount.unstripped && !prefix.is_empty())
-            .then(|| HeaderValue::from_str(&prefix).ok())
-            .flatten();
+        let forwarded =
+            (!mount.unstripped && !prefix.is_empty()).then(|| HeaderValue::from_str(&prefix).ok()).flatten();
         Site { pattern: mount.pattern.to_string().into(), prefix: prefix.into(), forwarded }
     }
 
@@ -244,9 +249,12 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
     for job in &plan.jobs {
         writeln!(f, "  {:width$}  {}", job.name, job.schedule)?;
         match &job.work {
-            PlannedWork::Task(_) if job.may_write.is_empty() => writeln!(f, "  {:width$}    writes nothing", "")?,
+            PlannedWork::Task(_) if job.may_write.is_empty() => {
+                writeln!(f, "  {:width$}    writes nothing", "")?
+            }
             PlannedWork::Task(_) => {
-                let folders: Vec<_> = job.may_write.iter().map(|path| format!("`{}`", path.display())).collect();
+                let folders: Vec<_> =
+                    job.may_write.iter().map(|path| format!("`{}`", path.display())).collect();
                 writeln!(f, "  {:width$}    may write {}", "", folders.join(", "))?;
             }
             #[cfg(feature = "tokio-cron-scheduler")]
@@ -255,9 +263,15 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
             }
         }
         if let Some(now) = now {
-            let next = std::iter::successors(job.schedule.next_after(now), |due| job.schedule.next_after(*due));
+            let next =
+                std::iter::successors(job.schedule.next_after(now), |due| job.schedule.next_after(*due));
             let next: Vec<_> = next.take(3).map(|due| due.to_string()).collect();
-            writeln!(f, "  {:width$}    next {}", "", if next.is_empty() { "never".into() } else { next.join(", ") })?;
+            writeln!(
+                f,
+                "  {:width$}    next {}",
+                "",
+                if next.is_empty() { "never".into() } else { next.join(", ") }
+            )?;
         }
     }
     writeln!(f, "\ndrains within {:?}", plan.drain)
@@ -266,7 +280,10 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{deployment::{every, secs}, mount};
+    use crate::{
+        deployment::{every, secs},
+        mount,
+    };
     use combo_core::{BoxError, Change, Task, Tick};
 
     struct Writes(&'static str);
@@ -334,7 +351,8 @@ mod tests {
 
     #[test]
     fn jobs_alone_are_a_deployment() {
-        let plan = Deployment::new("test").job(Job::new("a", "every 4s", Writes("b/c")).may_write("b")).plan();
+        let plan =
+            Deployment::new("test").job(Job::new("a", "every 4s", Writes("b/c")).may_write("b")).plan();
         assert!(plan.is_ok());
     }
 

@@ -174,7 +174,8 @@ impl Opened {
         let names: Vec<Arc<str>> = plan.mounts.iter().map(|mount| mount.pattern.to_string().into()).collect();
         let sites = plan.mounts.iter().map(|mount| Arc::new(Plan::site(mount))).collect();
         let routes = Arc::new(Routes::new(plan.mounts.iter().map(|mount| &mount.pattern)));
-        let timetable = plan.jobs.iter().map(|job| (job.name.as_str().into(), job.schedule.clone())).collect();
+        let timetable =
+            plan.jobs.iter().map(|job| (job.name.as_str().into(), job.schedule.clone())).collect();
         let mut jobs = Vec::with_capacity(plan.jobs.len());
         for job in plan.jobs {
             match work(job, &root, layer).await {
@@ -239,8 +240,11 @@ async fn recipe(mount: PlannedMount, root: &Path, layer: Option<&Path>) -> Resul
 
 async fn work(job: PlannedJob, root: &Path, layer: Option<&Path>) -> Result<Work, Error> {
     let PlannedJob { name, may_write, work, .. } = job;
-    let folders = Folders::open(root, &may_write, layer)
-        .map_err(|(path, cause)| Kind::Folder { job: name.clone(), path, cause })?;
+    let folders = Folders::open(root, &may_write, layer).map_err(|(path, cause)| Kind::Folder {
+        job: name.clone(),
+        path,
+        cause,
+    })?;
     let task = match work {
         PlannedWork::Task(task) => task,
         // Foreign code does its own writing, which no layer would catch.
@@ -262,7 +266,8 @@ fn system(
 ) -> io::Result<actix_rt::System> {
     let (made, system) = std::sync::mpsc::channel();
     let thread = thread::Builder::new().name("combo-system".into()).spawn(move || {
-        let runner = actix_rt::System::with_tokio_rt(|| current_thread().expect("a runtime could be built before"));
+        let runner =
+            actix_rt::System::with_tokio_rt(|| current_thread().expect("a runtime could be built before"));
         let _ = made.send(actix_rt::System::current());
         let (runtime, stop) = runner.into_parts();
         runtime.block_on(async {

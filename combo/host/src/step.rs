@@ -14,7 +14,6 @@ const WORD: Duration = Duration::from_secs(1);
 /// How long what was cut may take to go.
 const GRACE: Duration = Duration::from_secs(1);
 
-
 /// Something that happened.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -217,7 +216,8 @@ fn workers_empty(state: &mut State) -> Vec<Effect> {
 }
 
 fn stop_if_drained(state: &mut State) -> Option<Effect> {
-    let drained = matches!(state.phase, Phase::Draining { empty: true, .. }) && state.running().next().is_none();
+    let drained =
+        matches!(state.phase, Phase::Draining { empty: true, .. }) && state.running().next().is_none();
     drained.then(|| {
         state.phase = Phase::Stopped;
         Effect::Stop
@@ -286,7 +286,11 @@ mod tests {
 
     fn state() -> State {
         let every = |said: &str| said.parse().expect("a schedule");
-        State::new(vec![("a".into(), every("every 4s")), ("b".into(), every("every 10s"))], Duration::from_secs(30), at(0).wall)
+        State::new(
+            vec![("a".into(), every("every 4s")), ("b".into(), every("every 10s"))],
+            Duration::from_secs(30),
+            at(0).wall,
+        )
     }
 
     fn said(effects: &[Effect]) -> Vec<String> {
@@ -317,7 +321,11 @@ mod tests {
         let mut state = state();
         for (seconds, event, expected) in story {
             let event_said = format!("{event:?}");
-            assert_eq!(said(&step(event, &mut state, at(seconds))), expected, "{event_said} after {seconds} s");
+            assert_eq!(
+                said(&step(event, &mut state, at(seconds))),
+                expected,
+                "{event_said} after {seconds} s"
+            );
         }
     }
 
@@ -391,9 +399,17 @@ mod tests {
     #[test]
     fn a_job_can_be_run_by_name() {
         check(vec![
-            (1, ask(Command::RunJob { name: "c".into() }), &["reply Refused { why: \"there is no job `c`\" }"]),
+            (
+                1,
+                ask(Command::RunJob { name: "c".into() }),
+                &["reply Refused { why: \"there is no job `c`\" }"],
+            ),
             (1, ask(Command::RunJob { name: "a".into() }), &["reply Begun", "start 0 #1 missed 0"]),
-            (2, ask(Command::RunJob { name: "a".into() }), &["reply Refused { why: \"job `a` is running\" }"]),
+            (
+                2,
+                ask(Command::RunJob { name: "a".into() }),
+                &["reply Refused { why: \"job `a` is running\" }"],
+            ),
             (4, Event::Woke, &["report a Skipped { why: \"the one before is still running\" }"]),
         ]);
     }
@@ -414,6 +430,9 @@ mod tests {
         }
         let status = state.status();
         let job = &status.jobs[0];
-        assert_eq!((job.running, job.ran, job.skipped, job.missed, job.next), (true, 1, 1, 1, Some(at(20).wall)));
+        assert_eq!(
+            (job.running, job.ran, job.skipped, job.missed, job.next),
+            (true, 1, 1, 1, Some(at(20).wall))
+        );
     }
 }

@@ -264,7 +264,11 @@ fn keep(
     orders: &Receiver<Order>,
 ) {
     let runner = actix_rt::System::with_tokio_rt(|| {
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime")
     });
     let mut bench = match runner.block_on(Bench::open(plan, layer, now)) {
         Ok(bench) => bench,
@@ -281,7 +285,9 @@ fn keep(
             Order::Request(request, answer) => drop(answer.send(runner.block_on(bench.request(request)))),
             Order::Advance(by, done) => drop(done.send(runner.block_on(bench.advance(by)))),
             Order::Command(command, reply) => drop(reply.send(runner.block_on(bench.command(command)))),
-            Order::Outcomes(outcomes) => drop(outcomes.send(bench.state.ledger().entries().cloned().collect())),
+            Order::Outcomes(outcomes) => {
+                drop(outcomes.send(bench.state.ledger().entries().cloned().collect()))
+            }
             Order::Now(now) => drop(now.send(bench.now().wall)),
         }
     }
@@ -377,7 +383,9 @@ impl Bench {
         loop {
             let alarm = self.state.alarm();
             let budget = alarm.mono.map(|mono| self.began + mono);
-            let Some(next) = alarm.wall.into_iter().chain(budget).min().filter(|next| *next <= target) else { break };
+            let Some(next) = alarm.wall.into_iter().chain(budget).min().filter(|next| *next <= target) else {
+                break;
+            };
             self.move_to(next.max(self.now().wall)).await;
             self.happen(Event::Woke);
             self.settle().await;

@@ -118,7 +118,11 @@ impl AlarmClock {
                     // It is spent, or the clock was set: either way it has to be set again.
                     self.set = None;
                     return match read {
-                        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => Ok(()),
+                        Err(error)
+                            if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) =>
+                        {
+                            Ok(())
+                        }
                         Err(error) => Err(error),
                         Ok(_) => Ok(()),
                     };

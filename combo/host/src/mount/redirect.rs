@@ -29,9 +29,9 @@ pub(super) fn stripped(uri: &Uri, strip: usize) -> Uri {
 /// What is wrong with a place to redirect to.
 pub(super) fn fault(to: &str) -> Option<String> {
     let path = to.starts_with('/') && !to.starts_with("//");
-    let url = to.parse::<Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some()
-    });
+    let url = to
+        .parse::<Uri>()
+        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some());
     let whole = (path && to.parse::<PathAndQuery>().is_ok()) || url;
     (!whole || to.contains(['?', '#'])).then(|| {
         format!("cannot redirect to `{to}`: it must be a path or an http(s) URL, without query or fragment")
@@ -42,7 +42,8 @@ pub(super) fn fault(to: &str) -> Option<String> {
 fn location(to: &str, rest: &Uri) -> String {
     let path = rest.path().trim_start_matches('/');
     let to = if path.is_empty() { to } else { to.trim_end_matches('/') };
-    let (slash, mark) = (if path.is_empty() { "" } else { "/" }, if rest.query().is_some() { "?" } else { "" });
+    let (slash, mark) =
+        (if path.is_empty() { "" } else { "/" }, if rest.query().is_some() { "?" } else { "" });
     format!("{to}{slash}{path}{mark}{}", rest.query().unwrap_or_default())
 }
 
@@ -76,7 +77,9 @@ impl App for Redirect {
 }
 
 fn ready(response: Response<ResponseBody>) -> Answering {
-    fn boxed(future: impl Future<Output = Result<Response<ResponseBody>, combo_core::BoxError>> + 'static) -> Answering {
+    fn boxed(
+        future: impl Future<Output = Result<Response<ResponseBody>, combo_core::BoxError>> + 'static,
+    ) -> Answering {
         Box::pin(future)
     }
     boxed(std::future::ready(Ok(response)))

@@ -41,7 +41,10 @@ where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<BoxError>,
 {
-    Target::new(format!("a local service (`{}`)", std::any::type_name::<F>()), Source::App(Box::new(Local(make))))
+    Target::new(
+        format!("a local service (`{}`)", std::any::type_name::<F>()),
+        Source::App(Box::new(Local(make))),
+    )
 }
 
 pub(super) fn recipe<S, B>(service: S) -> Box<dyn Recipe>

@@ -101,7 +101,8 @@ fn has_dot_dot(path: &str) -> bool {
 fn valid_host(said: &[u8]) -> bool {
     let (name, port) = if said.first() == Some(&b'[') {
         let Some(end) = said.iter().position(|b| *b == b']') else { return false };
-        let address = std::str::from_utf8(&said[1..end]).ok().and_then(|text| text.parse::<std::net::Ipv6Addr>().ok());
+        let address =
+            std::str::from_utf8(&said[1..end]).ok().and_then(|text| text.parse::<std::net::Ipv6Addr>().ok());
         if address.is_none() {
             return false;
         }
@@ -175,7 +176,6 @@ impl HeadScan {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -190,7 +190,10 @@ mod tests {
         let mut request = request.body(()).expect("a request");
         let lengths = Lengths::default();
         let guarded = guard(&mut request, &Scheme::HTTP, lengths).map(|()| {
-            let names = request.headers().iter().map(|(name, value)| format!("{name}={}", value.to_str().expect("text")));
+            let names = request
+                .headers()
+                .iter()
+                .map(|(name, value)| format!("{name}={}", value.to_str().expect("text")));
             format!("{} {}", request.uri(), names.collect::<Vec<_>>().join(" "))
         });
         assert_eq!(guarded, expected.map(ToOwned::to_owned), "{target} {headers:?}");
@@ -203,7 +206,10 @@ mod tests {
         check("/", &[("host", "my_service:80")], Ok("/ host=my_service:80"));
         check("/", &[], Err(Malformed::NoHost));
         check("/", &[("host", "a"), ("host", "a")], Err(Malformed::ManyHosts));
-        for bad in ["", "a b", "a,b", "u@a", "a/b", "a:x", "a:123456", "a:1:2", "[::1", "[x]", "[::1]x", "é", "%61", ".a", ":80"] {
+        for bad in [
+            "", "a b", "a,b", "u@a", "a/b", "a:x", "a:123456", "a:1:2", "[::1", "[x]", "[::1]x", "é", "%61",
+            ".a", ":80",
+        ] {
             let mut request = Request::new(());
             let value = HeaderValue::from_bytes(bad.as_bytes()).expect("a value");
             let _ = request.headers_mut().insert(HOST, value);
@@ -233,7 +239,11 @@ mod tests {
         let host = ("host", "a");
         check("/", &[host, ("transfer-encoding", "Chunked")], Ok("/ host=a transfer-encoding=Chunked"));
         check("/", &[host, ("content-length", "1")], Ok("/ host=a content-length=1"));
-        check("/", &[host, ("content-length", "1"), ("transfer-encoding", "chunked")], Err(Malformed::TwoLengths));
+        check(
+            "/",
+            &[host, ("content-length", "1"), ("transfer-encoding", "chunked")],
+            Err(Malformed::TwoLengths),
+        );
         for bad in ["gzip, chunked", "chunked, chunked", "identity", "xchunked", ""] {
             check("/", &[host, ("transfer-encoding", bad)], Err(Malformed::TransferEncoding));
         }
@@ -280,7 +290,8 @@ mod tests {
     #[test]
     fn a_length_is_found_wherever_the_head_is_torn() {
         let with = b"POST / HTTP/1.1\r\nHost: a\r\nContent-LENGTH : 3\r\ncontent-length: 3\r\n\r\nabc";
-        let without = b"POST / HTTP/1.1\r\nX-Content-Length: a\r\nContent-Lengthy: 1\r\n\r\ncontent-length: 3\r\n";
+        let without =
+            b"POST / HTTP/1.1\r\nX-Content-Length: a\r\nContent-Lengthy: 1\r\n\r\ncontent-length: 3\r\n";
         for split in 0..with.len() {
             assert!(scan(with, split), "torn at {split}");
         }

@@ -1,6 +1,9 @@
 //! A connection -> requests -> responses, by hyper. HTTP/1.1 and HTTP/2 on every endpoint: by ALPN
 //! over TLS, by the client's first bytes in clear text.
-#![expect(clippy::disallowed_methods, reason = "HTTP/2 has tasks of its own, and requests are timed for the access log")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "HTTP/2 has tasks of its own, and requests are timed for the access log"
+)]
 
 use std::{
     convert::Infallible,
@@ -45,12 +48,14 @@ pub(crate) async fn connection(worker: Rc<Worker>, accepted: Accepted, counted: 
     if worker.draining.get() {
         progress.judge(Verdict::Finish);
     }
+    let shared = worker.shared.clone();
     let mut served = pin!(serve(worker, accepted, counted, progress.clone()));
     let mut known = false;
     poll_fn(|cx| {
         if !std::mem::replace(&mut known, true) {
             progress.wake(cx.waker());
         }
+        shared.moved();
         if progress.verdict() == Verdict::Cut {
             return Poll::Ready(());
         }
@@ -125,7 +130,11 @@ async fn serve(
 
 /// Registers a socket with this worker's runtime; over TLS, shakes hands. Says whether it is HTTP/2
 /// where that is agreed upon beforehand.
-async fn open(socket: Raw, tls: Option<super::worker::Tls>, progress: &Progress) -> io::Result<(Socket, Option<bool>)> {
+async fn open(
+    socket: Raw,
+    tls: Option<super::worker::Tls>,
+    progress: &Progress,
+) -> io::Result<(Socket, Option<bool>)> {
     match (socket, tls) {
         #[cfg(feature = "tls")]
         (Raw::Tcp(socket), Some(tls)) => {
@@ -197,7 +206,10 @@ impl Line {
         let site = self.worker.sites[found.mount].clone();
         let strip = if site.forwarded.is_some() { found.strip } else { 0 };
         let mut original = request.uri().clone();
-        if self.connection.scheme == Scheme::HTTPS && original.scheme().is_none() && original.authority().is_none() {
+        if self.connection.scheme == Scheme::HTTPS
+            && original.scheme().is_none()
+            && original.authority().is_none()
+        {
             original = absolute(original, host);
         }
         Ok((found.mount, Arrival { connection: self.connection.clone(), site, strip, original }))
@@ -323,7 +335,10 @@ impl Body for Outgoing {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Self { body, ticket } = &mut *self;
         let polled = match body {
             ResponseBody::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
@@ -358,4 +373,3 @@ impl Body for Outgoing {
         self.body.size_hint()
     }
 }
-

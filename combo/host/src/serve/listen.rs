@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use combo_core::{
-    Endpoint, Peer,
-    endpoint::Port,
-};
+use combo_core::{Endpoint, Peer, endpoint::Port};
 use http::uri::Scheme;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::{io::unix::AsyncFd, time::Instant};
@@ -87,7 +84,11 @@ impl Listener {
                 tls = Some(super::tls::open(&endpoint.to_string(), &root.join(key), &root.join(cert))?);
                 Bound::Tcp(tcp(*port).map_err(refused)?)
             }
-            _ => return Err(refused(io::Error::new(io::ErrorKind::Unsupported, "feature `tls` is not on")).into()),
+            _ => {
+                return Err(
+                    refused(io::Error::new(io::ErrorKind::Unsupported, "feature `tls` is not on")).into()
+                );
+            }
         };
         let _ = &mut tls;
         Ok(Self { endpoint: endpoint.clone(), socket, tls })
@@ -146,7 +147,8 @@ impl Drop for Bound {
 
 fn tcp(port: Port) -> io::Result<std::net::TcpListener> {
     let bind = |address: IpAddr| {
-        let socket = Socket::new(Domain::for_address((address, 0).into()), Type::STREAM, Some(Protocol::TCP))?;
+        let socket =
+            Socket::new(Domain::for_address((address, 0).into()), Type::STREAM, Some(Protocol::TCP))?;
         if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
             socket.set_only_v6(port.interface.is_some())?;
         }
@@ -240,9 +242,17 @@ pub(crate) fn readable<T: std::os::fd::AsRawFd>(source: T) -> io::Result<AsyncFd
 fn is_of_the_connection(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let code = error.raw_os_error().unwrap_or_default();
-    [Errno::CONNABORTED, Errno::CONNRESET, Errno::INTR, Errno::PROTO, Errno::NETDOWN, Errno::HOSTUNREACH, Errno::NETUNREACH]
-        .iter()
-        .any(|known| known.raw_os_error() == code)
+    [
+        Errno::CONNABORTED,
+        Errno::CONNRESET,
+        Errno::INTR,
+        Errno::PROTO,
+        Errno::NETDOWN,
+        Errno::HOSTUNREACH,
+        Errno::NETUNREACH,
+    ]
+    .iter()
+    .any(|known| known.raw_os_error() == code)
 }
 
 /// To the live, unstalled worker with the fewest connections.

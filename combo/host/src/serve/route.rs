@@ -68,7 +68,9 @@ impl Routes {
                 return Some(found);
             }
             for (parent, tree) in &self.below {
-                let below = host.strip_suffix(parent.as_str()).is_some_and(|name| name.len() > 1 && name.ends_with('.'));
+                let below = host
+                    .strip_suffix(parent.as_str())
+                    .is_some_and(|name| name.len() > 1 && name.ends_with('.'));
                 if let Some(found) = below.then(|| tree.find(path)).flatten() {
                     return Some(found);
                 }
@@ -185,7 +187,10 @@ mod tests {
 
     #[test]
     fn without_a_default_an_unknown_host_has_no_mount() {
-        check(&["example.com/"], &[("other.org", "/", None), ("example.com", "/", Some(("example.com/", "/")))]);
+        check(
+            &["example.com/"],
+            &[("other.org", "/", None), ("example.com", "/", Some(("example.com/", "/")))],
+        );
     }
 
     proptest! {

@@ -85,7 +85,11 @@ impl Stream {
     }
 
     fn cut(&self) -> io::Result<()> {
-        if self.progress.verdict() == Verdict::Cut { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+        if self.progress.verdict() == Verdict::Cut {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// An upgraded connection is polled by whoever took it, so that is who a verdict has to wake.
@@ -119,7 +123,11 @@ macro_rules! each {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.ahead_from < self.ahead_to {
             let count = buf.remaining().min(self.ahead_to - self.ahead_from);
             let from = self.ahead_from;

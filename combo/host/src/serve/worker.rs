@@ -3,7 +3,10 @@
 //!
 //! Other threads see a worker through its [`Desk`]: they can hand it connections, ask it to drain,
 //! and read what it is at.
-#![expect(clippy::disallowed_methods, reason = "this is where connections are spawned and the coarse clock is set")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is where connections are spawned and the coarse clock is set"
+)]
 
 use std::{
     cell::Cell,
@@ -130,7 +133,8 @@ impl Shared {
         self.running.store(0, Relaxed);
     }
 
-    fn moved(&self) {
+    /// The worker does something; see the stall watch.
+    pub(crate) fn moved(&self) {
         self.sequence.store(self.sequence.load(Relaxed) + 1, Relaxed);
     }
 
@@ -325,7 +329,8 @@ impl Worker {
         let mut apps = Vec::with_capacity(builders.len());
         for (mount, builder) in builders.into_iter().enumerate() {
             let built = AssertUnwindSafe(async { builder().await }).catch_unwind().await;
-            let app = built.unwrap_or_else(|panic| Err(said(&*panic).into())).map_err(|cause| (mount, cause))?;
+            let app =
+                built.unwrap_or_else(|panic| Err(said(&*panic).into())).map_err(|cause| (mount, cause))?;
             apps.push(app);
         }
         let (draining, started) = (Cell::new(false), Instant::now());
@@ -348,6 +353,7 @@ impl Worker {
 
 /// What a panic said.
 pub(crate) fn said(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("it panicked: {}", text.unwrap_or("without a word"))
 }
