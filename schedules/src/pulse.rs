@@ -1,5 +1,8 @@
 //! An ordinary job of `tokio_cron_scheduler`.
-#![expect(clippy::disallowed_methods, reason = "a job of `tokio_cron_scheduler` reads the clock and writes for itself")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a job of `tokio_cron_scheduler` reads the clock and writes for itself"
+)]
 
 use std::{
     io,

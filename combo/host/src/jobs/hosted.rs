@@ -472,7 +472,7 @@ mod tests {
     async fn a_panic_that_nobody_listened_to_does_not_make_the_next_unheard() {
         let never = Job::new_async(ALWAYS, |_, _| Box::pin(async { panic!("in the future") }));
         let never = open(never.expect("a job")).await.expect("it is taken over");
-        LazyLock::force(&EARS);
+        let _ = LazyLock::force(&EARS);
         never.code.write().await(never.id, never.scheduler.clone()).await;
         assert_eq!(never.run(tick()).await, Err(future()));
     }
