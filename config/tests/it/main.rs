@@ -1,0 +1,19 @@
+//! The whole thing over real sockets, and the real binary: one file per subject.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+/// The real binary, as a process of its own.
+mod child;
+/// An HTTP/2 client.
+mod http2;
+/// Logs, and waiting for a line.
+mod lines;
+/// Apps that tell what they see.
+mod mirror;
+/// A running deployment for one test.
+mod site;
+/// A client that sends any bytes.
+mod wire;
+
+/// Which app answers what, and what it sees of it.
+mod prefix;
