@@ -193,8 +193,12 @@ pub(crate) fn layered(root: &Path, folder: &Path) -> PathBuf {
 
 fn failed(verb: &str, path: &Path, errno: Errno) -> Unapplied {
     let error = io::Error::from(errno);
-    let kind = error.kind().to_string();
-    let why = if kind == "uncategorized error" { error.to_string() } else { kind };
+    let why = match (errno, error.kind().to_string()) {
+        // Names on the way were found, and a name that is to be made need not be.
+        (Errno::NOENT, _) => "its folder was removed after it had been opened, at the start".to_owned(),
+        (_, kind) if kind == "uncategorized error" => error.to_string(),
+        (_, kind) => kind,
+    };
     Unapplied::Failed(format!("cannot {verb} `{}`: {why}", path.display()))
 }
 
@@ -251,13 +255,6 @@ fn place(folders: &Folders, path: &Path, verb: &str) -> Result<Target, Misplaced
     };
 
     let other = |errno| Misplaced::Other(failed(verb, path, errno));
-    if fstat(&folder.real).map_err(other)?.st_nlink == 0 {
-        return Err(Misplaced::Other(Unapplied::Failed(format!(
-            "cannot {verb} `{}`: the folder `{}` was removed after it was opened at the start",
-            path.display(),
-            folder.said.display()
-        ))));
-    }
     let mut directory = folder.directory().map_err(other)?;
     let mut passed = folder.said.clone();
     for (i, part) in names.iter().enumerate() {
@@ -842,7 +839,7 @@ mod tests {
         }
         let folders = opened(root.path());
         fs::remove_dir_all(root.path().join("static")).expect("removed");
-        let why = "cannot write `static/a`: the folder `static` was removed after it was opened at the start";
+        let why = "cannot write `static/a`: its folder was removed after it had been opened, at the start";
         assert_eq!(apply(&folders, &Change::write("static/a", "1")), failed(why));
     }
 

@@ -120,8 +120,8 @@ pub(crate) struct HostedCode {
 }
 
 /// The lock that the crate keeps its code in is.
-const POISONED: &str = "it has panicked before, and `tokio_cron_scheduler` runs no such job again; restart it, or \
-                        make it an async job that panics only in its future";
+const POISONED: &str = "it panicked earlier, and not in an async job's future; `tokio_cron_scheduler` runs such a \
+                        job no more until the process is started again";
 
 impl ErasedTask for HostedCode {
     fn run(&self, tick: Tick) -> Wanted<'_> {
