@@ -2,27 +2,69 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{Uri, uri::Scheme};
+use http::{Method, Uri, uri::Scheme};
 
-/// Where a request came from and how it got to the app.
+use crate::pattern::Pattern;
+
+/// Where a request came from and how it got to the app. Cheap to clone.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Context {
-    /// The connection that it came over.
-    pub connection: Arc<Connection>,
-    /// The pattern of the mount, as it was said: `/blog`, `admin.example.com/`.
-    pub mount: Arc<str>,
-    /// The path prefix that the app does not see: `/blog`, or nothing.
-    pub prefix: Arc<str>,
-    /// The request's URI before the prefix was taken off. Over TLS it has scheme and authority.
-    pub original: Uri,
+pub struct Context(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    connection: Arc<Connection>,
+    site: Arc<Site>,
+    method: Method,
+    original: Uri,
 }
 
 impl Context {
     /// A context from its parts.
     #[must_use]
-    pub fn new(connection: Arc<Connection>, mount: Arc<str>, prefix: Arc<str>, original: Uri) -> Self {
-        Self { connection, mount, prefix, original }
+    pub fn new(connection: Arc<Connection>, site: Arc<Site>, method: Method, original: Uri) -> Self {
+        Self(Arc::new(Inner { connection, site, method, original }))
+    }
+
+    /// The connection that the request came over.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.0.connection
+    }
+
+    /// Where the app is mounted.
+    #[must_use]
+    pub fn site(&self) -> &Site {
+        &self.0.site
+    }
+
+    /// The request's method.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.0.method
+    }
+
+    /// The request's URI before the prefix was taken off. Over TLS it has scheme and authority.
+    #[must_use]
+    pub fn original(&self) -> &Uri {
+        &self.0.original
+    }
+}
+
+/// Where a target is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Site {
+    /// The pattern in normal form: `/blog`, `admin.example.com/`.
+    pub pattern: String,
+    /// The path prefix that belongs to the mount: `/blog`, or nothing.
+    pub prefix: String,
+}
+
+impl Site {
+    /// The site of a pattern.
+    #[must_use]
+    pub fn new(pattern: &Pattern) -> Self {
+        Self { pattern: pattern.to_string(), prefix: pattern.prefix() }
     }
 }
 

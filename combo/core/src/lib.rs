@@ -25,7 +25,7 @@ pub mod task;
 
 pub use change::Change;
 pub use command::{Command, JobStatus, Reply, Status};
-pub use context::{Connection, Context, Peer};
+pub use context::{Connection, Context, Peer, Site};
 pub use endpoint::Endpoint;
 pub use jiff::Timestamp;
 pub use pattern::Pattern;

@@ -7,15 +7,13 @@ use std::{
     time::Duration,
 };
 
-use combo_core::{Endpoint, Pattern, Problem, Problems, Schedule, Timestamp, pattern::Host, schedule};
-use http::HeaderValue;
-
 use crate::{
     deployment::{Deployment, Job, Kind},
     jobs::ErasedTask,
-    mount::{Site, Source, Target},
+    mount::{Source, Target},
     serve::limits::Limits,
 };
+use combo_core::{Endpoint, Pattern, Problem, Problems, Schedule, Timestamp, pattern::Host, schedule};
 
 /// A deployment that was found to be right.
 pub struct Plan {
@@ -172,14 +170,6 @@ fn lies_in(path: &Path, folders: &[PathBuf]) -> bool {
 }
 
 impl Plan {
-    /// What travels with every request of one mount.
-    pub(crate) fn site(mount: &PlannedMount) -> Site {
-        let prefix = mount.pattern.prefix();
-        let forwarded =
-            (!mount.unstripped && !prefix.is_empty()).then(|| HeaderValue::from_str(&prefix).ok()).flatten();
-        Site { pattern: mount.pattern.to_string().into(), prefix: prefix.into(), forwarded }
-    }
-
     /// The plan as a table, with each job's next three instants after `now`.
     pub fn table(&self, now: Timestamp) -> impl fmt::Display + '_ {
         Table { plan: self, now }

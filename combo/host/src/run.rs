@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
-use combo_core::{BoxError, Command, Reply, Timestamp};
+use combo_core::{BoxError, Command, Reply, Site, Timestamp};
 use futures_util::FutureExt;
+use http::{HeaderValue, Method};
 use tokio::{
     runtime::{self, Runtime},
     sync::{mpsc, oneshot, watch as channel},
@@ -29,7 +30,7 @@ use crate::{
         limits::Limits,
         listen::{self, Address, Listener},
         route::Routes,
-        worker::{self, Assignment, Desk, Message, said},
+        worker::{self, Assignment, Desk, InFlight, Message, said},
     },
     step::{Caller, Effect, Event, State},
     watch::{Watch, watch},
@@ -97,7 +98,7 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
     let (desks, threads) = workers(opened.house, &system, &events, &released).await?;
     let addresses = opened.listeners.iter().map(Listener::address).collect();
     let (stopping, stopped) = channel::channel(false);
-    let deeds = Deeds::new(opened.jobs, opened.names, desks, runtime::Handle::current(), events.clone());
+    let deeds = Deeds::new(opened.jobs, desks, runtime::Handle::current(), events.clone());
     let watching = Watch {
         state: State::new(opened.timetable, opened.drain, Timestamp::now()),
         deeds,
@@ -125,7 +126,6 @@ pub(crate) struct Opened {
     pub(crate) house: House,
     pub(crate) jobs: Vec<Arc<Work>>,
     pub(crate) timetable: Vec<(Arc<str>, combo_core::Schedule)>,
-    pub(crate) names: Vec<Arc<str>>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) connections: usize,
     pub(crate) drain: Duration,
@@ -134,7 +134,7 @@ pub(crate) struct Opened {
 /// What every worker is made from.
 pub(crate) struct House {
     recipes: Vec<Box<dyn Recipe>>,
-    sites: Vec<Arc<crate::mount::Site>>,
+    sites: Vec<(Arc<Site>, Option<HeaderValue>)>,
     routes: Arc<Routes>,
     limits: Arc<Limits>,
     access_log: bool,
@@ -149,7 +149,7 @@ impl House {
     }
 
     fn unbuilt_one(&self, mount: usize, cause: BoxError) -> Error {
-        Kind::Mount { pattern: self.sites[mount].pattern.to_string(), cause }.into()
+        Kind::Mount { pattern: self.sites[mount].0.pattern.clone(), cause }.into()
     }
 
     pub(crate) fn assignment(&mut self) -> Assignment {
@@ -171,8 +171,7 @@ impl Opened {
             Ok(root) => root,
             Err(error) => return Err(Errors(vec![error])),
         };
-        let names: Vec<Arc<str>> = plan.mounts.iter().map(|mount| mount.pattern.to_string().into()).collect();
-        let sites = plan.mounts.iter().map(|mount| Arc::new(Plan::site(mount))).collect();
+        let sites = plan.mounts.iter().map(site).collect();
         let routes = Arc::new(Routes::new(plan.mounts.iter().map(|mount| &mount.pattern)));
         let timetable =
             plan.jobs.iter().map(|job| (job.name.as_str().into(), job.schedule.clone())).collect();
@@ -206,8 +205,16 @@ impl Opened {
         let connections = plan.limits.connections;
         let limits = Arc::new(plan.limits);
         let house = House { recipes, sites, routes, limits, access_log: plan.access_log, workers };
-        Ok(Self { house, jobs, timetable, names, listeners, connections, drain: plan.drain })
+        Ok(Self { house, jobs, timetable, listeners, connections, drain: plan.drain })
     }
+}
+
+/// Where a mount is, and what its requests are told of it.
+fn site(mount: &PlannedMount) -> (Arc<Site>, Option<HeaderValue>) {
+    let site = Site::new(&mount.pattern);
+    let strips = !mount.unstripped && !site.prefix.is_empty();
+    let forwarded = strips.then(|| HeaderValue::from_str(&site.prefix).ok()).flatten();
+    (Arc::new(site), forwarded)
 }
 
 /// The folder that relative paths are under.
@@ -371,7 +378,6 @@ impl Threads {
 /// Performs effects. The same for the watch and for the rig.
 pub(crate) struct Deeds {
     jobs: Vec<Arc<Work>>,
-    names: Vec<Arc<str>>,
     pub(crate) desks: Vec<Desk>,
     host: runtime::Handle,
     events: mpsc::UnboundedSender<Event>,
@@ -390,13 +396,12 @@ pub(crate) enum Flow {
 impl Deeds {
     pub(crate) fn new(
         jobs: Vec<Arc<Work>>,
-        names: Vec<Arc<str>>,
         desks: Vec<Desk>,
         host: runtime::Handle,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let clock = Arc::new(Timestamp::now);
-        Self { jobs, names, desks, host, events, running: HashMap::new(), accepting: None, clock }
+        Self { jobs, desks, host, events, running: HashMap::new(), accepting: None, clock }
     }
 
     /// Another clock, for the rig.
@@ -482,8 +487,7 @@ impl Deeds {
         }
         for desk in &self.desks {
             for (request, age) in desk.in_flight() {
-                let mount = request.mount.map_or("", |mount| &*self.names[mount]);
-                let (method, path) = (&request.method, request.uri.path());
+                let (mount, method, path) = told(&request);
                 tracing::info!(mount, %method, path, seconds = age, "{what} a request");
             }
             match desk.upgraded() {
@@ -499,13 +503,18 @@ impl Deeds {
         let millis = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
         match self.desks[index].stall(true) {
             Some(request) => {
-                let mount = request.mount.map_or("", |mount| &*self.names[mount]);
-                let (method, path) = (&request.method, request.uri.path());
+                let (mount, method, path) = told(&request);
                 tracing::warn!(worker, mount, %method, path, millis, "an app holds its worker: it blocks or spins");
             }
             None => tracing::warn!(worker, millis, "something spawned by an app holds its worker"),
         }
     }
+}
+
+/// What a log line says of a request.
+fn told(request: &InFlight) -> (&str, &Method, &str) {
+    let context = &request.context;
+    (&context.site().pattern, context.method(), context.original().path())
 }
 
 /// One line per tick.

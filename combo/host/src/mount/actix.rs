@@ -13,6 +13,7 @@ use actix_web::{
     dev::{AppConfig, Service, ServiceFactory},
 };
 use combo_actix::ActixService;
+use http::uri::Scheme;
 
 use super::{Answering, App, Arrival, Builder, Recipe, Source, Target};
 use crate::serve::body::{RequestBody, ResponseBody};
@@ -53,15 +54,14 @@ struct Actix(ActixService);
 
 impl App for Actix {
     fn answer(&self, mut request: http::Request<RequestBody>, arrival: Arrival) -> Answering {
-        arrival.tell_prefix(&mut request);
-        let _ = request.extensions_mut().insert(arrival.context());
-        // The same but over TLS, where it names scheme and host.
-        *request.uri_mut() = arrival.original;
-        let known = combo_actix::Arrival {
-            peer: arrival.connection.peer.address(),
-            strip: arrival.strip,
-            ..combo_actix::Arrival::default()
-        };
+        let Arrival { context, strip } = arrival;
+        if context.connection().scheme == Scheme::HTTPS {
+            // There it names scheme and host, which is how actix finds out.
+            *request.uri_mut() = context.original().clone();
+        }
+        let peer = context.connection().peer.address();
+        let _ = request.extensions_mut().insert(context);
+        let known = combo_actix::Arrival { peer, strip, ..combo_actix::Arrival::default() };
         let answering = self.0.call_with(request, known);
         Box::pin(async move { Ok(answering.await.map(ResponseBody::new)) })
     }

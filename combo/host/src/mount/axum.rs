@@ -7,9 +7,11 @@ use std::{cell::RefCell, net::SocketAddr, rc::Rc};
 
 use axum::{
     Router,
+    body::Body,
     extract::{ConnectInfo, OriginalUri},
 };
-use http::Request;
+use http::{Request, Response};
+use http_body::Body as _;
 use tower_service::Service;
 
 use super::{Answering, App, Arrival, Builder, Recipe, Source, Target};
@@ -35,20 +37,20 @@ struct Axum(RefCell<Router>);
 impl App for Axum {
     fn answer(&self, mut request: Request<RequestBody>, arrival: Arrival) -> Answering {
         arrival.strip(&mut request);
-        arrival.tell_prefix(&mut request);
-        let context = arrival.context();
+        let Arrival { context, .. } = arrival;
         let extensions = request.extensions_mut();
-        if let Some(peer) = arrival.connection.peer.address() {
+        if let Some(peer) = context.connection().peer.address() {
             let _ = extensions.insert(ConnectInfo::<SocketAddr>(peer));
         }
+        let _ = extensions.insert(OriginalUri(context.original().clone()));
         let _ = extensions.insert(context);
-        let _ = extensions.insert(OriginalUri(arrival.original));
+        // An empty body costs nothing in axum's own form.
+        let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
         let answering = self.0.borrow_mut().call(request);
         Box::pin(async move {
-            match answering.await {
-                Ok(response) => Ok(response.map(ResponseBody::new)),
-                Err(never) => match never {},
-            }
+            let Ok(response) = answering.await;
+            let (head, body) = response.into_parts();
+            Ok(Response::from_parts(head, ResponseBody::begun(body).await))
         })
     }
 }

@@ -12,10 +12,10 @@ pub(crate) mod files;
 mod redirect;
 mod tower;
 
-use std::{fmt, future::Future, path::PathBuf, pin::Pin, rc::Rc, sync::Arc};
+use std::{fmt, future::Future, path::PathBuf, pin::Pin, rc::Rc};
 
-use combo_core::{BoxError, Connection, Context};
-use http::{HeaderName, HeaderValue, Request, Response, Uri};
+use combo_core::{BoxError, Context};
+use http::{Request, Response};
 
 #[cfg(feature = "actix")]
 pub use self::actix::actix;
@@ -59,40 +59,14 @@ pub(crate) trait App {
     fn answer(&self, request: Request<RequestBody>, arrival: Arrival) -> Answering;
 }
 
-/// Where a request came from and how it got to its mount.
+/// How a request got to its mount.
 pub(crate) struct Arrival {
-    pub(crate) connection: Arc<Connection>,
-    pub(crate) site: Arc<Site>,
+    pub(crate) context: Context,
     /// How many bytes of the path the app does not see.
     pub(crate) strip: usize,
-    /// The URI before they were taken off; over TLS with scheme and authority.
-    pub(crate) original: Uri,
 }
-
-/// What is the same for all requests of one mount.
-#[derive(Debug)]
-pub(crate) struct Site {
-    pub(crate) pattern: Arc<str>,
-    pub(crate) prefix: Arc<str>,
-    /// What `X-Forwarded-Prefix` says, unless the app sees the whole path.
-    pub(crate) forwarded: Option<HeaderValue>,
-}
-
-const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 impl Arrival {
-    pub(crate) fn context(&self) -> Context {
-        let Site { pattern, prefix, .. } = &*self.site;
-        Context::new(self.connection.clone(), pattern.clone(), prefix.clone(), self.original.clone())
-    }
-
-    /// Tells the app of its prefix in a header, which no client can set.
-    pub(crate) fn tell_prefix<B>(&self, request: &mut Request<B>) {
-        if let Some(prefix) = &self.site.forwarded {
-            let _ = request.headers_mut().insert(X_FORWARDED_PREFIX, prefix.clone());
-        }
-    }
-
     /// Takes the prefix off the request's path.
     pub(crate) fn strip<B>(&self, request: &mut Request<B>) {
         if self.strip > 0 {

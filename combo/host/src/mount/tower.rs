@@ -106,14 +106,13 @@ where
         let mut service = self.0.clone();
         Box::pin(async move {
             arrival.strip(&mut request);
-            arrival.tell_prefix(&mut request);
-            let context = arrival.context();
+            let Arrival { context, .. } = arrival;
             let extensions = request.extensions_mut();
-            if let Some(peer) = arrival.connection.peer.address() {
+            if let Some(peer) = context.connection().peer.address() {
                 let _ = extensions.insert(peer);
             }
+            let _ = extensions.insert(context.original().clone());
             let _ = extensions.insert(context);
-            let _ = extensions.insert(arrival.original);
             poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
             let response = service.call(request).await.map_err(Into::into)?;
             Ok(response.map(ResponseBody::new))

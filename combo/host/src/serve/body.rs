@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -92,6 +93,78 @@ impl ResponseBody {
             return Self::empty();
         }
         Self::Streamed(Box::pin(Boxable { body }))
+    }
+}
+
+/// A body that is all there is sent as one piece if it is no larger than this.
+const WHOLE: u64 = 64 << 10;
+
+impl ResponseBody {
+    /// The same, but what is all there already is taken out of its box.
+    pub(crate) async fn begun<B>(mut body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Some(length @ 1..=WHOLE) = body.size_hint().exact() else { return Self::new(body) };
+        let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await;
+        let first = match polled {
+            Poll::Pending => return Self::new(body),
+            Poll::Ready(None) => return Self::empty(),
+            Poll::Ready(Some(first)) => first.map_err(Into::into),
+        };
+        match first.map(Frame::into_data) {
+            Ok(Ok(bytes)) if bytes.len() as u64 == length && body.is_end_stream() => Self::Whole(Some(bytes)),
+            Ok(Ok(bytes)) => Self::rest(Ok(Frame::data(bytes)), body),
+            Ok(Err(frame)) => Self::rest(Ok(frame), body),
+            Err(error) => Self::rest(Err(error), body),
+        }
+    }
+
+    fn rest<B>(first: Result<Frame<Bytes>, BoxError>, body: B) -> Self
+    where
+        B: Body<Data = Bytes> + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self::Streamed(Box::pin(Begun { first: Some(first), body: Box::pin(Boxable { body }) }))
+    }
+}
+
+/// A body whose first frame was looked at.
+struct Begun<B> {
+    first: Option<Result<Frame<Bytes>, BoxError>>,
+    body: Pin<Box<B>>,
+}
+
+impl<B: Body<Data = Bytes, Error = BoxError>> Body for Begun<B> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => self.body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.body.size_hint();
+        if let Some(bytes) = self.first.as_ref().and_then(|first| first.as_ref().ok()?.data_ref()) {
+            let more = bytes.len() as u64;
+            let lower = hint.lower() + more;
+            if let Some(upper) = hint.upper() {
+                hint.set_upper(upper + more);
+            }
+            hint.set_lower(lower);
+        }
+        hint
     }
 }
 

@@ -13,17 +13,17 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{self, Poll},
 };
 
 use bytes::Bytes;
-use combo_core::{BoxError, Connection};
-use http::{Method, Request, Response, StatusCode, Uri, header::HOST, uri::Scheme};
+use combo_core::{BoxError, Connection, Context};
+use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header::HOST, uri::Scheme};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
-    service::service_fn,
+    service::Service,
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -37,9 +37,9 @@ use super::{
     refusal::Refusal,
     stream::{Socket, Stream},
     sweep::{Phase, Progress, Verdict},
-    worker::{Accepted, Counted, InFlight, Raw, Worker, said},
+    worker::{Accepted, Counted, InFlight, Mounted, Raw, Worker, said},
 };
-use crate::mount::{Answering, App, Arrival};
+use crate::mount::{Answering, Arrival};
 
 /// Serves one connection until it ends or is cut.
 pub(crate) async fn connection(worker: Rc<Worker>, accepted: Accepted, counted: Counted) {
@@ -85,7 +85,7 @@ async fn serve(
     let limits = worker.limits.clone();
     let connection = Arc::new(Connection::new(peer, scheme));
     let line = Rc::new(Line { worker, connection, progress: progress.clone() });
-    let service = service_fn(move |request| answer(line.clone(), request));
+    let service = Door(line);
     if http2 {
         progress.multiplexes();
         let mut builder = http2::Builder::new(OnWorker);
@@ -170,49 +170,58 @@ struct Line {
     progress: Arc<Progress>,
 }
 
-async fn answer(line: Rc<Line>, mut request: Request<Incoming>) -> Result<Response<Outgoing>, Infallible> {
-    let admitted = line.admit(&mut request);
-    let mount = admitted.as_ref().ok().map(|(mount, _)| *mount);
-    let mut ticket = Ticket::new(line.clone(), &request, mount);
-    let answered = match admitted {
-        Err(refusal) => Err(refusal),
-        Ok((mount, arrival)) => {
-            let connects = request.method() == Method::CONNECT;
-            let request = request.map(|incoming| RequestBody::new(incoming, &line.progress));
-            let app = &*line.worker.apps[mount];
-            let asked = Some((request, arrival));
-            let answered = Guarded { ticket: &ticket, app, asked, answering: None }.await;
-            if let Ok(response) = &answered
-                && (response.status() == StatusCode::SWITCHING_PROTOCOLS
-                    || connects && response.status().is_success())
-            {
-                line.progress.enter(Phase::Upgraded);
-            }
-            answered
-        }
-    };
-    let response = answered.unwrap_or_else(Refusal::response);
-    ticket.status = response.status();
-    ticket.whole |= response.body().is_end_stream();
-    Ok(response.map(|body| Outgoing { body, ticket }))
+/// Where the HTTP library hands over requests.
+struct Door(Rc<Line>);
+
+impl Service<Request<Incoming>> for Door {
+    type Response = Response<Outgoing>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, mut request: Request<Incoming>) -> Answer {
+        let line = &self.0;
+        let admitted = line.admit(&mut request);
+        let ticket = Ticket::new(line.clone(), &request, admitted.as_ref().ok());
+        let (mount, arrival) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Answer { ticket: Some(ticket), connects: false, state: Err(refusal) },
+        };
+        let connects = request.method() == Method::CONNECT;
+        let request = request.map(|incoming| RequestBody::new(incoming, &line.progress));
+        let app = &line.worker.mounts[mount].app;
+        let state = ticket.guarded(|| app.answer(request, arrival));
+        Answer { ticket: Some(ticket), connects, state }
+    }
 }
 
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
 impl Line {
-    /// Through guard and route.
+    /// Through guard and route; tells the app of its prefix, in a header that no client can set.
     fn admit(&self, request: &mut Request<Incoming>) -> Result<(usize, Arrival), Refusal> {
         guard(request, &self.connection.scheme, self.progress.take_lengths()).map_err(Refusal::Malformed)?;
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let found = self.worker.routes.find(host, request.uri().path()).ok_or(Refusal::NoMount)?;
-        let site = self.worker.sites[found.mount].clone();
-        let strip = if site.forwarded.is_some() { found.strip } else { 0 };
+        let secure = self.connection.scheme == Scheme::HTTPS;
+        let routes = &self.worker.routes;
+        let host = if secure || routes.by_host() {
+            request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+        } else {
+            ""
+        };
+        let found = routes.find(host, request.uri().path()).ok_or(Refusal::NoMount)?;
+        let Mounted { site, forwarded, .. } = &self.worker.mounts[found.mount];
         let mut original = request.uri().clone();
-        if self.connection.scheme == Scheme::HTTPS
-            && original.scheme().is_none()
-            && original.authority().is_none()
-        {
+        if secure && original.scheme().is_none() && original.authority().is_none() {
             original = absolute(original, host);
         }
-        Ok((found.mount, Arrival { connection: self.connection.clone(), site, strip, original }))
+        let strip = match forwarded {
+            Some(prefix) => {
+                let _ = request.headers_mut().insert(X_FORWARDED_PREFIX, prefix.clone());
+                found.strip
+            }
+            None => 0,
+        };
+        let context = Context::new(self.connection.clone(), site.clone(), request.method().clone(), original);
+        Ok((found.mount, Arrival { context, strip }))
     }
 }
 
@@ -224,98 +233,130 @@ fn absolute(uri: Uri, host: &str) -> Uri {
     Uri::from_parts(parts).unwrap_or(uri)
 }
 
-/// The app's answer, with its panics caught and with marks for the stall watch.
-struct Guarded<'a> {
-    ticket: &'a Ticket,
-    app: &'a dyn App,
-    asked: Option<(Request<RequestBody>, Arrival)>,
-    answering: Option<Answering>,
+/// The answer of an app, or of the combo itself.
+struct Answer {
+    ticket: Option<Ticket>,
+    connects: bool,
+    state: Result<Answering, Refusal>,
 }
 
-impl Future for Guarded<'_> {
-    type Output = Result<Response<ResponseBody>, Refusal>;
+impl Future for Answer {
+    type Output = Result<Response<Outgoing>, Infallible>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let shared = &this.ticket.line.worker.shared;
-        shared.enter(this.ticket.key);
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            if let Some((request, arrival)) = this.asked.take() {
-                this.answering = Some(this.app.answer(request, arrival));
-            }
-            match &mut this.answering {
-                Some(answering) => answering.as_mut().poll(cx),
-                None => unreachable!("it panicked before and was polled again"),
-            }
-        }));
-        shared.leave();
-        match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Ok(response))) => Poll::Ready(Ok(response)),
-            Ok(Poll::Ready(Err(error))) => {
-                this.ticket.complain(&crate::error::chain(&*error));
-                Poll::Ready(Err(Refusal::Failed))
-            }
-            Err(panic) => {
-                this.ticket.complain(&said(&*panic));
-                Poll::Ready(Err(Refusal::Panicked))
-            }
+        let answered = match (&mut this.state, &this.ticket) {
+            (Ok(answering), Some(ticket)) => match ticket.guarded(|| answering.as_mut().poll(cx)) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(Ok(response))) => Ok(response),
+                Ok(Poll::Ready(Err(error))) => {
+                    ticket.complain(&crate::error::chain(&*error));
+                    Err(Refusal::Failed)
+                }
+                Err(refusal) => Err(refusal),
+            },
+            (Err(refusal), _) => Err(*refusal),
+            (Ok(_), None) => unreachable!("a future is not polled after it is ready"),
+        };
+        let mut ticket = this.ticket.take().expect("a future is not polled after it is ready");
+        if let Ok(response) = &answered
+            && (response.status() == StatusCode::SWITCHING_PROTOCOLS
+                || this.connects && response.status().is_success())
+        {
+            ticket.line.progress.enter(Phase::Upgraded);
         }
+        let response = answered.unwrap_or_else(Refusal::response);
+        ticket.status = response.status();
+        ticket.whole |= response.body().is_end_stream();
+        Poll::Ready(Ok(response.map(|body| Outgoing { body, ticket })))
     }
 }
 
 /// A request in flight: from its head to the end of its answer, however that comes.
 struct Ticket {
     line: Rc<Line>,
-    key: usize,
+    /// Among the worker's requests, if an app has it.
+    key: Option<usize>,
     status: StatusCode,
     sent: u64,
     whole: bool,
     /// Only if somebody will read it in the access log.
-    began: Option<Instant>,
+    log: Option<Box<Log>>,
+}
+
+struct Log {
+    began: Instant,
+    method: Method,
+    uri: Uri,
+    context: Option<Context>,
 }
 
 /// nginx's word for a client that went away before it was answered.
 const CLIENT_CLOSED: u16 = 499;
 
 impl Ticket {
-    fn new(line: Rc<Line>, request: &Request<Incoming>, mount: Option<usize>) -> Self {
+    fn new(line: Rc<Line>, request: &Request<Incoming>, admitted: Option<&(usize, Arrival)>) -> Self {
         line.progress.request_began();
+        let context = admitted.map(|(_, arrival)| &arrival.context);
         let shared = &line.worker.shared;
-        let key = shared.requests().insert(InFlight {
-            mount,
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            since: shared.clock.now(),
+        let key = context.map(|context| {
+            shared.requests().insert(InFlight { context: context.clone(), since: shared.clock.now() })
         });
-        let began = line.worker.access_log.then(Instant::now);
+        let log = line.worker.access_log.then(|| {
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            Box::new(Log { began: Instant::now(), method, uri, context: context.cloned() })
+        });
         let status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or_default();
         let whole = request.method() == Method::HEAD;
-        Self { line, key, status, sent: 0, whole, began }
+        Self { line, key, status, sent: 0, whole, log }
+    }
+
+    /// Runs an app's code with its panics caught and with marks for the stall watch.
+    fn guarded<T>(&self, run: impl FnOnce() -> T) -> Result<T, Refusal> {
+        let shared = &self.line.worker.shared;
+        shared.enter(self.key);
+        let ran = catch_unwind(AssertUnwindSafe(run));
+        shared.leave();
+        ran.map_err(|panic| {
+            self.complain(&said(&*panic));
+            Refusal::Panicked
+        })
     }
 
     /// Says that an app went wrong, with the request that it happened in.
     fn complain(&self, what: &str) {
-        let shared = &self.line.worker.shared;
-        let request = shared.requests().get(self.key).cloned();
-        let Some(InFlight { mount, method, uri, .. }) = request else { return };
-        let mount = mount.map_or("", |mount| &*self.line.worker.sites[mount].pattern);
-        tracing::error!(mount, %method, path = uri.path(), "an app failed: {what}");
+        let requests = self.line.worker.shared.requests();
+        let Some(context) = self.key.and_then(|key| requests.get(key)).map(|r| r.context.clone()) else {
+            return;
+        };
+        drop(requests);
+        let (mount, method, path) = (&*context.site().pattern, context.method(), context.original().path());
+        tracing::error!(mount, %method, path, "an app failed: {what}");
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.line.progress.request_ended();
-        let Some(request) = self.line.worker.shared.requests().try_remove(self.key) else { return };
-        let Some(began) = self.began else { return };
-        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let mount = request.mount.map_or("", |mount| &*self.line.worker.sites[mount].pattern);
+        if let Some(key) = self.key {
+            drop(self.line.worker.shared.requests().try_remove(key));
+        }
+        if let Some(log) = self.log.take() {
+            self.write(&log);
+        }
+    }
+}
+
+impl Ticket {
+    /// The line in the access log.
+    #[cold]
+    fn write(&self, log: &Log) {
+        let micros = u64::try_from(log.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         tracing::info!(
             target: "access",
-            method = %request.method,
-            path = request.uri.path(),
-            mount,
+            method = %log.method,
+            path = log.context.as_ref().map_or(&log.uri, Context::original).path(),
+            mount = log.context.as_ref().map(|context| &*context.site().pattern),
             status = self.status.as_u16(),
             bytes = self.sent,
             micros,
@@ -337,22 +378,14 @@ impl Body for Outgoing {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Self { body, ticket } = &mut *self;
         let polled = match body {
             ResponseBody::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            ResponseBody::Streamed(streamed) => {
-                let shared = &ticket.line.worker.shared;
-                shared.enter(ticket.key);
-                let polled = catch_unwind(AssertUnwindSafe(|| streamed.as_mut().poll_frame(cx)));
-                shared.leave();
-                polled.unwrap_or_else(|panic| {
-                    let what = said(&*panic);
-                    ticket.complain(&what);
-                    Poll::Ready(Some(Err(what.into())))
-                })
-            }
+            ResponseBody::Streamed(streamed) => ticket
+                .guarded(|| streamed.as_mut().poll_frame(cx))
+                .unwrap_or_else(|_| Poll::Ready(Some(Err("the app panicked".into())))),
         };
         match &polled {
             Poll::Ready(None) => ticket.whole = true,

@@ -60,9 +60,14 @@ impl Routes {
         routes
     }
 
+    /// Whether a host matters at all.
+    pub(crate) fn by_host(&self) -> bool {
+        !self.exact.is_empty() || !self.below.is_empty()
+    }
+
     /// `host` as in the request; `path` beginning with `/`, or `*`, or nothing (CONNECT).
     pub(crate) fn find(&self, host: &str, path: &str) -> Option<Found> {
-        if !self.exact.is_empty() || !self.below.is_empty() {
+        if self.by_host() {
             let host = normal_host(host);
             if let Some(found) = self.exact.get(&*host).and_then(|tree| tree.find(path)) {
                 return Some(found);

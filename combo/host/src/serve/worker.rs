@@ -20,9 +20,9 @@ use std::{
     time::Duration,
 };
 
-use combo_core::{BoxError, Peer};
+use combo_core::{BoxError, Context, Peer, Site};
 use futures_util::FutureExt;
-use http::{Method, Uri, uri::Scheme};
+use http::{HeaderValue, uri::Scheme};
 use slab::Slab;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -34,7 +34,7 @@ use super::{
     route::Routes,
     sweep::{Coarse, Phase, Progress, Verdict},
 };
-use crate::mount::{App, Builder, Site};
+use crate::mount::{App, Builder};
 
 /// How often overdue connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -75,12 +75,17 @@ pub(crate) enum Message {
 /// A request in flight, as other threads may see it.
 #[derive(Clone, Debug)]
 pub(crate) struct InFlight {
-    /// The index of the mount, once it is known.
-    pub(crate) mount: Option<usize>,
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
+    pub(crate) context: Context,
     /// On the worker's coarse clock.
     pub(crate) since: u32,
+}
+
+/// One mount on one worker.
+pub(crate) struct Mounted {
+    pub(crate) app: Rc<dyn App>,
+    pub(crate) site: Arc<Site>,
+    /// What `X-Forwarded-Prefix` says: nothing if the app sees the whole path.
+    pub(crate) forwarded: Option<HeaderValue>,
 }
 
 /// What other threads see of a worker.
@@ -123,8 +128,8 @@ impl Shared {
     }
 
     /// An app begins to run on behalf of a request.
-    pub(crate) fn enter(&self, key: usize) {
-        self.running.store(key + 1, Relaxed);
+    pub(crate) fn enter(&self, key: Option<usize>) {
+        self.running.store(key.map_or(0, |key| key + 1), Relaxed);
         self.moved();
     }
 
@@ -252,7 +257,7 @@ impl Drop for Registered {
 /// What a worker is made from. Sent to its thread.
 pub(crate) struct Assignment {
     pub(crate) builders: Vec<Builder>,
-    pub(crate) sites: Vec<Arc<Site>>,
+    pub(crate) sites: Vec<(Arc<Site>, Option<HeaderValue>)>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) access_log: bool,
@@ -260,8 +265,7 @@ pub(crate) struct Assignment {
 
 /// A worker, as its own connections see it.
 pub(crate) struct Worker {
-    pub(crate) apps: Vec<Rc<dyn App>>,
-    pub(crate) sites: Vec<Arc<Site>>,
+    pub(crate) mounts: Vec<Mounted>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) access_log: bool,
@@ -326,15 +330,15 @@ pub(crate) async fn run(
 impl Worker {
     async fn build(assignment: Assignment, shared: Arc<Shared>) -> Result<Self, Unbuilt> {
         let Assignment { builders, sites, routes, limits, access_log } = assignment;
-        let mut apps = Vec::with_capacity(builders.len());
-        for (mount, builder) in builders.into_iter().enumerate() {
+        let mut mounts = Vec::with_capacity(builders.len());
+        for (mount, (builder, (site, forwarded))) in builders.into_iter().zip(sites).enumerate() {
             let built = AssertUnwindSafe(async { builder().await }).catch_unwind().await;
             let app =
                 built.unwrap_or_else(|panic| Err(said(&*panic).into())).map_err(|cause| (mount, cause))?;
-            apps.push(app);
+            mounts.push(Mounted { app, site, forwarded });
         }
         let (draining, started) = (Cell::new(false), Instant::now());
-        Ok(Self { apps, sites, routes, limits, access_log, shared, draining, started })
+        Ok(Self { mounts, routes, limits, access_log, shared, draining, started })
     }
 
     fn tell_time(&self) {
