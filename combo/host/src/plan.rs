@@ -34,6 +34,7 @@ pub(crate) struct PlannedMount {
     pub(crate) label: String,
     pub(crate) source: Source,
     pub(crate) unstripped: bool,
+    pub(crate) context: bool,
 }
 
 pub(crate) struct PlannedJob {
@@ -116,11 +117,11 @@ fn mounts(said: Vec<(String, Target)>, problems: &mut Vec<Problem>) -> Vec<Plann
                 continue;
             }
         };
-        let Target { label, source, unstripped } = target;
+        let Target { label, source, unstripped, context } = target;
         if let Some(first) = taken.insert(pattern.clone(), label.clone()) {
             problems.push(Problem::MountTwice { pattern: pattern.to_string(), first, second: label.clone() });
         }
-        mounts.push(PlannedMount { pattern, label, source, unstripped });
+        mounts.push(PlannedMount { pattern, label, source, unstripped, context });
     }
     mounts
 }

@@ -14,7 +14,7 @@ use std::{
 
 use combo_core::{BoxError, Command, Reply, Site, Timestamp};
 use futures_util::FutureExt;
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use tokio::{
     runtime::{self, Runtime},
     sync::{mpsc, oneshot, watch as channel},
@@ -30,7 +30,7 @@ use crate::{
         limits::Limits,
         listen::{self, Address, Listener},
         route::Routes,
-        worker::{self, Assignment, Desk, InFlight, Message, said},
+        worker::{self, Assignment, Desk, Message, Telling, said},
     },
     step::{Caller, Effect, Event, State},
     watch::{Watch, watch},
@@ -98,7 +98,7 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
     let (desks, threads) = workers(opened.house, &system, &events, &released).await?;
     let addresses = opened.listeners.iter().map(Listener::address).collect();
     let (stopping, stopped) = channel::channel(false);
-    let deeds = Deeds::new(opened.jobs, desks, runtime::Handle::current(), events.clone());
+    let deeds = Deeds::new(opened.jobs, opened.names, desks, runtime::Handle::current(), events.clone());
     let watching = Watch {
         state: State::new(opened.timetable, opened.drain, Timestamp::now()),
         deeds,
@@ -126,6 +126,7 @@ pub(crate) struct Opened {
     pub(crate) house: House,
     pub(crate) jobs: Vec<Arc<Work>>,
     pub(crate) timetable: Vec<(Arc<str>, combo_core::Schedule)>,
+    pub(crate) names: Vec<String>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) connections: usize,
     pub(crate) drain: Duration,
@@ -134,7 +135,7 @@ pub(crate) struct Opened {
 /// What every worker is made from.
 pub(crate) struct House {
     recipes: Vec<Box<dyn Recipe>>,
-    sites: Vec<(Arc<Site>, Option<HeaderValue>)>,
+    tellings: Vec<Telling>,
     routes: Arc<Routes>,
     limits: Arc<Limits>,
     access_log: bool,
@@ -149,13 +150,13 @@ impl House {
     }
 
     fn unbuilt_one(&self, mount: usize, cause: BoxError) -> Error {
-        Kind::Mount { pattern: self.sites[mount].0.pattern.clone(), cause }.into()
+        Kind::Mount { pattern: self.tellings[mount].site.pattern.clone(), cause }.into()
     }
 
     pub(crate) fn assignment(&mut self) -> Assignment {
         Assignment {
             builders: self.recipes.iter_mut().map(|recipe| recipe.builder()).collect(),
-            sites: self.sites.clone(),
+            tellings: self.tellings.clone(),
             routes: self.routes.clone(),
             limits: self.limits.clone(),
             access_log: self.access_log,
@@ -171,7 +172,8 @@ impl Opened {
             Ok(root) => root,
             Err(error) => return Err(Errors(vec![error])),
         };
-        let sites = plan.mounts.iter().map(site).collect();
+        let tellings = plan.mounts.iter().map(telling).collect();
+        let names = plan.mounts.iter().map(|mount| mount.pattern.to_string()).collect();
         let routes = Arc::new(Routes::new(plan.mounts.iter().map(|mount| &mount.pattern)));
         let timetable =
             plan.jobs.iter().map(|job| (job.name.as_str().into(), job.schedule.clone())).collect();
@@ -204,17 +206,17 @@ impl Opened {
         let workers = plan.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
         let connections = plan.limits.connections;
         let limits = Arc::new(plan.limits);
-        let house = House { recipes, sites, routes, limits, access_log: plan.access_log, workers };
-        Ok(Self { house, jobs, timetable, listeners, connections, drain: plan.drain })
+        let house = House { recipes, tellings, routes, limits, access_log: plan.access_log, workers };
+        Ok(Self { house, jobs, timetable, names, listeners, connections, drain: plan.drain })
     }
 }
 
-/// Where a mount is, and what its requests are told of it.
-fn site(mount: &PlannedMount) -> (Arc<Site>, Option<HeaderValue>) {
+/// What requests of a mount are told of it.
+fn telling(mount: &PlannedMount) -> Telling {
     let site = Site::new(&mount.pattern);
     let strips = !mount.unstripped && !site.prefix.is_empty();
     let forwarded = strips.then(|| HeaderValue::from_str(&site.prefix).ok()).flatten();
-    (Arc::new(site), forwarded)
+    Telling { site: Arc::new(site), forwarded, context: mount.context }
 }
 
 /// The folder that relative paths are under.
@@ -378,6 +380,8 @@ impl Threads {
 /// Performs effects. The same for the watch and for the rig.
 pub(crate) struct Deeds {
     jobs: Vec<Arc<Work>>,
+    /// The patterns of the mounts.
+    names: Vec<String>,
     pub(crate) desks: Vec<Desk>,
     host: runtime::Handle,
     events: mpsc::UnboundedSender<Event>,
@@ -396,12 +400,13 @@ pub(crate) enum Flow {
 impl Deeds {
     pub(crate) fn new(
         jobs: Vec<Arc<Work>>,
+        names: Vec<String>,
         desks: Vec<Desk>,
         host: runtime::Handle,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let clock = Arc::new(Timestamp::now);
-        Self { jobs, desks, host, events, running: HashMap::new(), accepting: None, clock }
+        Self { jobs, names, desks, host, events, running: HashMap::new(), accepting: None, clock }
     }
 
     /// Another clock, for the rig.
@@ -487,8 +492,8 @@ impl Deeds {
         }
         for desk in &self.desks {
             for (request, age) in desk.in_flight() {
-                let (mount, method, path) = told(&request);
-                tracing::info!(mount, %method, path, seconds = age, "{what} a request");
+                let (mount, said) = (&*self.names[request.mount], request.said());
+                tracing::info!(mount, request = said, seconds = age, "{what} a request");
             }
             match desk.upgraded() {
                 0 => {}
@@ -503,18 +508,18 @@ impl Deeds {
         let millis = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
         match self.desks[index].stall(true) {
             Some(request) => {
-                let (mount, method, path) = told(&request);
-                tracing::warn!(worker, mount, %method, path, millis, "an app holds its worker: it blocks or spins");
+                let (mount, said) = (&*self.names[request.mount], request.said());
+                tracing::warn!(
+                    worker,
+                    mount,
+                    request = said,
+                    millis,
+                    "an app holds its worker: it blocks or spins"
+                );
             }
             None => tracing::warn!(worker, millis, "something spawned by an app holds its worker"),
         }
     }
-}
-
-/// What a log line says of a request.
-fn told(request: &InFlight) -> (&str, &Method, &str) {
-    let context = &request.context;
-    (&context.site().pattern, context.method(), context.original().path())
 }
 
 /// One line per tick.

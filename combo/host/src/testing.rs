@@ -337,7 +337,7 @@ impl Bench {
         let clock = Arc::new(Mutex::new(now));
         let reading = clock.clone();
         let host = tokio::runtime::Handle::current();
-        let deeds = Deeds::new(opened.jobs, vec![desk.clone()], host, events)
+        let deeds = Deeds::new(opened.jobs, opened.names, vec![desk.clone()], host, events)
             .with_clock(move || *reading.lock().expect("no one panics while setting a clock"));
         let state = State::new(opened.timetable, opened.drain, now);
         Ok(Self { desk, state, deeds, events: inbox, clock, began: now, _release: release })

@@ -187,7 +187,7 @@ impl Stalls {
             let pulse = deeds.desks[index].pulse();
             if pulse.is_none() || pulse != *last {
                 if std::mem::take(named) {
-                    drop(deeds.desks[index].stall(false));
+                    let _ = deeds.desks[index].stall(false);
                     let millis = u64::try_from(now.duration_since(*since).as_millis()).unwrap_or(u64::MAX);
                     tracing::info!(worker = format!("combo-worker-{index}"), millis, "moves again");
                 }

@@ -1,8 +1,7 @@
 //! A request -> response, by an actix-web app.
 //!
 //! Handlers find the peer's address and the scheme where actix's users expect them
-//! (`peer_addr()`, `connection_info()`), and in the request's extensions the original URI as
-//! `actix_web::http::Uri` and `http::Extensions` with a [`Context`](combo_core::Context) in it.
+//! (`peer_addr()`, `connection_info()`), and the original URI as `ReqData<actix_web::http::Uri>`.
 
 use std::{fmt, rc::Rc};
 
@@ -13,7 +12,6 @@ use actix_web::{
     dev::{AppConfig, Service, ServiceFactory},
 };
 use combo_actix::ActixService;
-use http::uri::Scheme;
 
 use super::{Answering, App, Arrival, Builder, Recipe, Source, Target};
 use crate::serve::body::{RequestBody, ResponseBody};
@@ -53,16 +51,21 @@ impl<F: Fn() -> Builder + Send> Recipe for Calls<F> {
 struct Actix(ActixService);
 
 impl App for Actix {
-    fn answer(&self, mut request: http::Request<RequestBody>, arrival: Arrival) -> Answering {
-        let Arrival { context, strip } = arrival;
-        if context.connection().scheme == Scheme::HTTPS {
-            // There it names scheme and host, which is how actix finds out.
-            *request.uri_mut() = context.original().clone();
+    fn answer(&self, mut request: http::Request<RequestBody>, mut arrival: Arrival<'_>) -> Answering {
+        let Arrival { connection, strip, context, .. } = arrival;
+        if let Some(absolute) = &arrival.absolute {
+            // Over TLS it names scheme and host, which is how actix finds out.
+            *request.uri_mut() = absolute.clone();
         }
-        let peer = context.connection().peer.address();
-        let _ = request.extensions_mut().insert(context);
+        if context {
+            // The prefix is taken off on actix's side of the fence.
+            let whole = request.uri().clone();
+            let _ = arrival.strip(&mut request);
+            *request.uri_mut() = whole;
+        }
+        let peer = connection.peer.address();
         let known = combo_actix::Arrival { peer, strip, ..combo_actix::Arrival::default() };
         let answering = self.0.call_with(request, known);
-        Box::pin(async move { Ok(answering.await.map(ResponseBody::new)) })
+        Answering::new(async move { Ok(answering.await.map(ResponseBody::new)) })
     }
 }

@@ -1,15 +1,24 @@
 //! A request -> response, by an axum router.
 //!
-//! Handlers find `OriginalUri`, `ConnectInfo<SocketAddr>` and
-//! [`Context`](combo_core::Context) (as an `Extension`) where axum's users expect them.
+//! Handlers find `OriginalUri` and `ConnectInfo<SocketAddr>` where axum's users expect them.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc};
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 
 use axum::{
     Router,
     body::Body,
     extract::{ConnectInfo, OriginalUri},
+    routing::future::RouteFuture,
 };
+use combo_core::BoxError;
 use http::{Request, Response};
 use http_body::Body as _;
 use tower_service::Service;
@@ -35,22 +44,27 @@ impl Recipe for Clones {
 struct Axum(RefCell<Router>);
 
 impl App for Axum {
-    fn answer(&self, mut request: Request<RequestBody>, arrival: Arrival) -> Answering {
-        arrival.strip(&mut request);
-        let Arrival { context, .. } = arrival;
+    fn answer(&self, mut request: Request<RequestBody>, mut arrival: Arrival<'_>) -> Answering {
+        let original = arrival.strip(&mut request);
         let extensions = request.extensions_mut();
-        if let Some(peer) = context.connection().peer.address() {
+        if let Some(peer) = arrival.connection.peer.address() {
             let _ = extensions.insert(ConnectInfo::<SocketAddr>(peer));
         }
-        let _ = extensions.insert(OriginalUri(context.original().clone()));
-        let _ = extensions.insert(context);
+        let _ = extensions.insert(OriginalUri(original));
         // An empty body costs nothing in axum's own form.
         let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
-        let answering = self.0.borrow_mut().call(request);
-        Box::pin(async move {
-            let Ok(response) = answering.await;
-            let (head, body) = response.into_parts();
-            Ok(Response::from_parts(head, ResponseBody::begun(body).await))
-        })
+        Answering::Axum(self.0.borrow_mut().call(request))
     }
+}
+
+/// The answer of a router on its way.
+pub(super) type Route = RouteFuture<Infallible>;
+
+pub(super) fn poll(
+    route: &mut Route,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response<ResponseBody>, BoxError>> {
+    let Ok(response) = ready!(Pin::new(route).poll(cx));
+    let (head, body) = response.into_parts();
+    Poll::Ready(Ok(Response::from_parts(head, ResponseBody::begun(body, cx))))
 }

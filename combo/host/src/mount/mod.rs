@@ -12,10 +12,18 @@ pub(crate) mod files;
 mod redirect;
 mod tower;
 
-use std::{fmt, future::Future, path::PathBuf, pin::Pin, rc::Rc};
+use std::{
+    fmt,
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{self, Poll},
+};
 
-use combo_core::{BoxError, Context};
-use http::{Request, Response};
+use combo_core::{BoxError, Connection, Context, Site};
+use http::{Request, Response, Uri};
 
 #[cfg(feature = "actix")]
 pub use self::actix::actix;
@@ -29,6 +37,7 @@ pub struct Target {
     pub(crate) label: String,
     pub(crate) source: Source,
     pub(crate) unstripped: bool,
+    pub(crate) context: bool,
 }
 
 /// How a target comes to be.
@@ -47,7 +56,6 @@ pub(crate) enum Source {
 pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Target, BoxError>> + Send>>;
 pub(crate) type Building = Pin<Box<dyn Future<Output = Result<Rc<dyn App>, BoxError>>>>;
 pub(crate) type Builder = Box<dyn FnOnce() -> Building + Send>;
-pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>>>>;
 
 /// Gives each worker what it needs to build its instance.
 pub(crate) trait Recipe: Send {
@@ -56,34 +64,87 @@ pub(crate) trait Recipe: Send {
 
 /// One instance of a target on one worker. A panic while it answers is caught by whoever calls.
 pub(crate) trait App {
-    fn answer(&self, request: Request<RequestBody>, arrival: Arrival) -> Answering;
+    fn answer(&self, request: Request<RequestBody>, arrival: Arrival<'_>) -> Answering;
 }
 
 /// How a request got to its mount.
-pub(crate) struct Arrival {
-    pub(crate) context: Context,
+pub(crate) struct Arrival<'a> {
+    pub(crate) connection: &'a Arc<Connection>,
+    pub(crate) site: &'a Arc<Site>,
     /// How many bytes of the path the app does not see.
     pub(crate) strip: usize,
+    /// The original URI with scheme and authority, where the request's own has none: over TLS.
+    pub(crate) absolute: Option<Uri>,
+    /// Whether the app wants a [`Context`].
+    pub(crate) context: bool,
 }
 
-impl Arrival {
-    /// Takes the prefix off the request's path.
-    pub(crate) fn strip<B>(&self, request: &mut Request<B>) {
-        if self.strip > 0 {
-            *request.uri_mut() = redirect::stripped(request.uri(), self.strip);
+impl Arrival<'_> {
+    /// Takes the prefix off the request's path, leaves a context in it if one is wanted, and gives
+    /// the original URI.
+    pub(crate) fn strip<B>(&mut self, request: &mut Request<B>) -> Uri {
+        let rest = if self.strip > 0 {
+            redirect::stripped(request.uri(), self.strip)
+        } else {
+            request.uri().clone()
+        };
+        let came = std::mem::replace(request.uri_mut(), rest);
+        let original = self.absolute.take().unwrap_or(came);
+        if self.context {
+            let method = request.method().clone();
+            let context = Context::new(self.connection.clone(), self.site.clone(), method, original.clone());
+            let _ = request.extensions_mut().insert(context);
+        }
+        original
+    }
+}
+
+/// An answer on its way.
+pub(crate) enum Answering {
+    /// Of any app.
+    Boxed(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>>>>),
+    /// Of an axum app, whose future has one size and need not be boxed.
+    #[cfg(feature = "axum")]
+    Axum(axum::Route),
+}
+
+impl Answering {
+    pub(crate) fn new(
+        answering: impl Future<Output = Result<Response<ResponseBody>, BoxError>> + 'static,
+    ) -> Self {
+        Self::Boxed(Box::pin(answering))
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<ResponseBody>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Boxed(answering) => answering.as_mut().poll(cx),
+            #[cfg(feature = "axum")]
+            Self::Axum(answering) => axum::poll(answering, cx),
         }
     }
 }
 
 impl Target {
     pub(crate) fn new(label: impl Into<String>, source: Source) -> Self {
-        Self { label: label.into(), source, unstripped: false }
+        Self { label: label.into(), source, unstripped: false, context: false }
     }
 
     /// The app sees the whole path, prefix included: for apps that build links themselves.
     #[must_use]
     pub fn unstripped(mut self) -> Self {
         self.unstripped = true;
+        self
+    }
+
+    /// The app finds a [`Context`] with all that is known of a request in its extensions. Without
+    /// this it finds what its framework's users know, which costs less.
+    #[must_use]
+    pub fn context(mut self) -> Self {
+        self.context = true;
         self
     }
 

@@ -1,6 +1,6 @@
 //! A request -> where it should go instead; and the rest of a path once its prefix is off.
 
-use std::{future::Future, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header::LOCATION, uri::PathAndQuery};
 
@@ -65,24 +65,15 @@ impl Recipe for Redirect {
 }
 
 impl App for Redirect {
-    fn answer(&self, request: Request<RequestBody>, arrival: Arrival) -> Answering {
+    fn answer(&self, request: Request<RequestBody>, arrival: Arrival<'_>) -> Answering {
         let location = location(&self.to, &stripped(request.uri(), arrival.strip));
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = self.status;
         if let Ok(location) = HeaderValue::from_str(&location) {
             let _ = response.headers_mut().insert(LOCATION, location);
         }
-        ready(response)
+        Answering::new(std::future::ready(Ok(response)))
     }
-}
-
-fn ready(response: Response<ResponseBody>) -> Answering {
-    fn boxed(
-        future: impl Future<Output = Result<Response<ResponseBody>, combo_core::BoxError>> + 'static,
-    ) -> Answering {
-        Box::pin(future)
-    }
-    boxed(std::future::ready(Ok(response)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A request -> response, by any tower service.
 //!
-//! Beside the request the service finds `http::Uri` (the original URI), `SocketAddr` (the peer) and
-//! [`Context`](combo_core::Context) in its extensions, and the prefix in `X-Forwarded-Prefix`.
+//! The service finds `http::Uri` (the original URI) and `SocketAddr` (the peer) in the request's
+//! extensions.
 
 use std::{future::poll_fn, rc::Rc};
 
@@ -101,18 +101,16 @@ where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<BoxError>,
 {
-    fn answer(&self, mut request: Request<RequestBody>, arrival: Arrival) -> Answering {
+    fn answer(&self, mut request: Request<RequestBody>, mut arrival: Arrival<'_>) -> Answering {
         // Readiness belongs to the clone that is called.
         let mut service = self.0.clone();
-        Box::pin(async move {
-            arrival.strip(&mut request);
-            let Arrival { context, .. } = arrival;
-            let extensions = request.extensions_mut();
-            if let Some(peer) = context.connection().peer.address() {
-                let _ = extensions.insert(peer);
-            }
-            let _ = extensions.insert(context.original().clone());
-            let _ = extensions.insert(context);
+        let original = arrival.strip(&mut request);
+        let extensions = request.extensions_mut();
+        if let Some(peer) = arrival.connection.peer.address() {
+            let _ = extensions.insert(peer);
+        }
+        let _ = extensions.insert(original);
+        Answering::new(async move {
             poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
             let response = service.call(request).await.map_err(Into::into)?;
             Ok(response.map(ResponseBody::new))

@@ -3,7 +3,6 @@
 
 use std::{
     fmt,
-    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -101,14 +100,13 @@ const WHOLE: u64 = 64 << 10;
 
 impl ResponseBody {
     /// The same, but what is all there already is taken out of its box.
-    pub(crate) async fn begun<B>(mut body: B) -> Self
+    pub(crate) fn begun<B>(mut body: B, cx: &mut Context<'_>) -> Self
     where
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let Some(length @ 1..=WHOLE) = body.size_hint().exact() else { return Self::new(body) };
-        let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await;
-        let first = match polled {
+        let first = match Pin::new(&mut body).poll_frame(cx) {
             Poll::Pending => return Self::new(body),
             Poll::Ready(None) => return Self::empty(),
             Poll::Ready(Some(first)) => first.map_err(Into::into),

@@ -135,12 +135,14 @@ fn same_host(host: &[u8], authority: &Authority, scheme: &Scheme) -> bool {
     host == authority.as_str().as_bytes() || plain(host) == plain(authority.as_str().as_bytes())
 }
 
-/// Finds `Content-Length` lines in a head as it is read, in pieces of any size: the HTTP library
-/// drops the line when there is a `Transfer-Encoding` beside it.
+/// Finds a `Content-Length` line in a head as it is read, in pieces of any size: the HTTP library
+/// drops the line where there is a `Transfer-Encoding` beside it. Only heads that begin a read are
+/// looked at; of what is pipelined after another request the library keeps the encoding alone and
+/// closes the connection after it, so that nothing can hide behind it (RFC 9112, section 6.3).
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
-    /// The beginning of the current line, lower-cased, as far as it matters.
-    line: [u8; 15],
+    /// The beginning of a line that was torn, as far as it matters.
+    torn: [u8; CONTENT_LENGTH_LINE.len()],
     length: usize,
     found: bool,
     done: bool,
@@ -151,7 +153,7 @@ const CONTENT_LENGTH_LINE: &[u8; 15] = b"content-length:";
 impl HeadScan {
     /// A new head begins with the next byte.
     pub(crate) fn restart(&mut self) {
-        *self = Self::default();
+        (self.length, self.found, self.done) = (0, false, false);
     }
 
     pub(crate) fn lengths(&self) -> Lengths {
@@ -160,19 +162,36 @@ impl HeadScan {
 
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
-        while !self.done && !rest.is_empty() {
-            let newline = memchr::memchr(b'\n', rest);
-            let line = &rest[..newline.unwrap_or(rest.len())];
-            let taken = line.len().min(self.line.len() - self.length);
-            self.line[self.length..self.length + taken].copy_from_slice(&line[..taken]);
-            self.length += taken;
-            let Some(newline) = newline else { return };
-            let line = &self.line[..self.length];
-            self.found |= line.eq_ignore_ascii_case(CONTENT_LENGTH_LINE);
-            self.done = line.is_empty() || line == b"\r";
-            self.length = 0;
+        if self.length > 0 && !self.done {
+            let Some(newline) = memchr::memchr(b'\n', rest) else { return self.tear(rest) };
+            self.tear(&rest[..newline]);
+            let (torn, length) = (self.torn, std::mem::take(&mut self.length));
+            self.line(&torn[..length]);
             rest = &rest[newline + 1..];
         }
+        while !self.done {
+            let Some(newline) = memchr::memchr(b'\n', rest) else { return self.tear(rest) };
+            self.line(&rest[..newline]);
+            rest = &rest[newline + 1..];
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        match line {
+            [] | [b'\r'] => self.done = true,
+            [b'c' | b'C', ..] => {
+                let name = line.get(..CONTENT_LENGTH_LINE.len());
+                self.found |= name.is_some_and(|name| name.eq_ignore_ascii_case(CONTENT_LENGTH_LINE));
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps the beginning of a line whose end is yet to come.
+    fn tear(&mut self, piece: &[u8]) {
+        let taken = piece.len().min(self.torn.len() - self.length);
+        self.torn[self.length..self.length + taken].copy_from_slice(&piece[..taken]);
+        self.length += taken;
     }
 }
 

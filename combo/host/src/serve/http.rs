@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use combo_core::{BoxError, Connection, Context};
+use combo_core::{BoxError, Connection};
 use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header::HOST, uri::Scheme};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
@@ -37,7 +37,7 @@ use super::{
     refusal::Refusal,
     stream::{Socket, Stream},
     sweep::{Phase, Progress, Verdict},
-    worker::{Accepted, Counted, InFlight, Mounted, Raw, Worker, said},
+    worker::{Accepted, Counted, Raw, Telling, Worker, said},
 };
 use crate::mount::{Answering, Arrival};
 
@@ -84,7 +84,7 @@ async fn serve(
     };
     let limits = worker.limits.clone();
     let connection = Arc::new(Connection::new(peer, scheme));
-    let line = Rc::new(Line { worker, connection, progress: progress.clone() });
+    let line = Rc::new(Line { worker, connection, progress: progress.clone(), http2 });
     let service = Door(line);
     if http2 {
         progress.multiplexes();
@@ -168,6 +168,7 @@ struct Line {
     worker: Rc<Worker>,
     connection: Arc<Connection>,
     progress: Arc<Progress>,
+    http2: bool,
 }
 
 /// Where the HTTP library hands over requests.
@@ -180,13 +181,19 @@ impl Service<Request<Incoming>> for Door {
 
     fn call(&self, mut request: Request<Incoming>) -> Answer {
         let line = &self.0;
-        let admitted = line.admit(&mut request);
-        let ticket = Ticket::new(line.clone(), &request, admitted.as_ref().ok());
-        let (mount, arrival) = match admitted {
+        let mut ticket = Ticket::new(line.clone(), &request);
+        let (mount, arrival) = match line.admit(&mut request) {
             Ok(admitted) => admitted,
             Err(refusal) => return Answer { ticket: Some(ticket), connects: false, state: Err(refusal) },
         };
-        let connects = request.method() == Method::CONNECT;
+        ticket.mounted(mount);
+        let (method, shared) = (request.method(), &line.worker.shared);
+        let connects = *method == Method::CONNECT;
+        shared.come(mount, method.as_str(), request.uri().path());
+        if line.http2 {
+            // Its stream is a task of its own, and others may come before that runs.
+            ticket.key = Some(shared.stay());
+        }
         let request = request.map(|incoming| RequestBody::new(incoming, &line.progress));
         let app = &line.worker.mounts[mount].app;
         let state = ticket.guarded(|| app.answer(request, arrival));
@@ -198,7 +205,7 @@ const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-pref
 
 impl Line {
     /// Through guard and route; tells the app of its prefix, in a header that no client can set.
-    fn admit(&self, request: &mut Request<Incoming>) -> Result<(usize, Arrival), Refusal> {
+    fn admit(&self, request: &mut Request<Incoming>) -> Result<(usize, Arrival<'_>), Refusal> {
         guard(request, &self.connection.scheme, self.progress.take_lengths()).map_err(Refusal::Malformed)?;
         let secure = self.connection.scheme == Scheme::HTTPS;
         let routes = &self.worker.routes;
@@ -208,11 +215,9 @@ impl Line {
             ""
         };
         let found = routes.find(host, request.uri().path()).ok_or(Refusal::NoMount)?;
-        let Mounted { site, forwarded, .. } = &self.worker.mounts[found.mount];
-        let mut original = request.uri().clone();
-        if secure && original.scheme().is_none() && original.authority().is_none() {
-            original = absolute(original, host);
-        }
+        let Telling { site, forwarded, context } = &self.worker.mounts[found.mount].telling;
+        let bare = secure && request.uri().scheme().is_none() && request.uri().authority().is_none();
+        let absolute = bare.then(|| absolute(request.uri().clone(), host));
         let strip = match forwarded {
             Some(prefix) => {
                 let _ = request.headers_mut().insert(X_FORWARDED_PREFIX, prefix.clone());
@@ -220,8 +225,8 @@ impl Line {
             }
             None => 0,
         };
-        let context = Context::new(self.connection.clone(), site.clone(), request.method().clone(), original);
-        Ok((found.mount, Arrival { context, strip }))
+        let arrival = Arrival { connection: &self.connection, site, strip, absolute, context: *context };
+        Ok((found.mount, arrival))
     }
 }
 
@@ -245,9 +250,15 @@ impl Future for Answer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let answered = match (&mut this.state, &this.ticket) {
-            (Ok(answering), Some(ticket)) => match ticket.guarded(|| answering.as_mut().poll(cx)) {
-                Ok(Poll::Pending) => return Poll::Pending,
+        let mut ticket = this.ticket.take().expect("a future is not polled after it is ready");
+        let answered = match &mut this.state {
+            Err(refusal) => Err(*refusal),
+            Ok(answering) => match ticket.guarded(|| Pin::new(answering).poll(cx)) {
+                Ok(Poll::Pending) => {
+                    ticket.stay();
+                    this.ticket = Some(ticket);
+                    return Poll::Pending;
+                }
                 Ok(Poll::Ready(Ok(response))) => Ok(response),
                 Ok(Poll::Ready(Err(error))) => {
                     ticket.complain(&crate::error::chain(&*error));
@@ -255,15 +266,16 @@ impl Future for Answer {
                 }
                 Err(refusal) => Err(refusal),
             },
-            (Err(refusal), _) => Err(*refusal),
-            (Ok(_), None) => unreachable!("a future is not polled after it is ready"),
         };
-        let mut ticket = this.ticket.take().expect("a future is not polled after it is ready");
-        if let Ok(response) = &answered
-            && (response.status() == StatusCode::SWITCHING_PROTOCOLS
-                || this.connects && response.status().is_success())
-        {
-            ticket.line.progress.enter(Phase::Upgraded);
+        if let Ok(response) = &answered {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                || this.connects && response.status().is_success()
+            {
+                ticket.line.progress.enter(Phase::Upgraded);
+            }
+            if let ResponseBody::Streamed(_) = response.body() {
+                ticket.stay();
+            }
         }
         let response = answered.unwrap_or_else(Refusal::response);
         ticket.status = response.status();
@@ -275,7 +287,7 @@ impl Future for Answer {
 /// A request in flight: from its head to the end of its answer, however that comes.
 struct Ticket {
     line: Rc<Line>,
-    /// Among the worker's requests, if an app has it.
+    /// Among the worker's requests, if it was not answered at once.
     key: Option<usize>,
     status: StatusCode,
     sent: u64,
@@ -288,27 +300,35 @@ struct Log {
     began: Instant,
     method: Method,
     uri: Uri,
-    context: Option<Context>,
+    mount: Option<usize>,
 }
 
 /// nginx's word for a client that went away before it was answered.
 const CLIENT_CLOSED: u16 = 499;
 
 impl Ticket {
-    fn new(line: Rc<Line>, request: &Request<Incoming>, admitted: Option<&(usize, Arrival)>) -> Self {
+    fn new(line: Rc<Line>, request: &Request<Incoming>) -> Self {
         line.progress.request_began();
-        let context = admitted.map(|(_, arrival)| &arrival.context);
-        let shared = &line.worker.shared;
-        let key = context.map(|context| {
-            shared.requests().insert(InFlight { context: context.clone(), since: shared.clock.now() })
-        });
         let log = line.worker.access_log.then(|| {
             let (method, uri) = (request.method().clone(), request.uri().clone());
-            Box::new(Log { began: Instant::now(), method, uri, context: context.cloned() })
+            Box::new(Log { began: Instant::now(), method, uri, mount: None })
         });
         let status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or_default();
         let whole = request.method() == Method::HEAD;
-        Self { line, key, status, sent: 0, whole, log }
+        Self { line, key: None, status, sent: 0, whole, log }
+    }
+
+    fn mounted(&mut self, mount: usize) {
+        if let Some(log) = &mut self.log {
+            log.mount = Some(mount);
+        }
+    }
+
+    /// It takes longer, so it can be named.
+    fn stay(&mut self) {
+        if self.key.is_none() {
+            self.key = Some(self.line.worker.shared.stay());
+        }
     }
 
     /// Runs an app's code with its panics caught and with marks for the stall watch.
@@ -325,13 +345,10 @@ impl Ticket {
 
     /// Says that an app went wrong, with the request that it happened in.
     fn complain(&self, what: &str) {
-        let requests = self.line.worker.shared.requests();
-        let Some(context) = self.key.and_then(|key| requests.get(key)).map(|r| r.context.clone()) else {
-            return;
-        };
-        drop(requests);
-        let (mount, method, path) = (&*context.site().pattern, context.method(), context.original().path());
-        tracing::error!(mount, %method, path, "an app failed: {what}");
+        let worker = &self.line.worker;
+        let Some(request) = worker.shared.request(self.key) else { return };
+        let mount = &*worker.mounts[request.mount].telling.site.pattern;
+        tracing::error!(mount, request = request.said(), "an app failed: {what}");
     }
 }
 
@@ -339,7 +356,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.line.progress.request_ended();
         if let Some(key) = self.key {
-            drop(self.line.worker.shared.requests().try_remove(key));
+            let _ = self.line.worker.shared.requests().try_remove(key);
         }
         if let Some(log) = self.log.take() {
             self.write(&log);
@@ -355,8 +372,8 @@ impl Ticket {
         tracing::info!(
             target: "access",
             method = %log.method,
-            path = log.context.as_ref().map_or(&log.uri, Context::original).path(),
-            mount = log.context.as_ref().map(|context| &*context.site().pattern),
+            path = log.uri.path(),
+            mount = log.mount.map(|mount| &*self.line.worker.mounts[mount].telling.site.pattern),
             status = self.status.as_u16(),
             bytes = self.sent,
             micros,

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use combo_core::{BoxError, Context, Peer, Site};
+use combo_core::{BoxError, Peer, Site};
 use futures_util::FutureExt;
 use http::{HeaderValue, uri::Scheme};
 use slab::Slab;
@@ -73,20 +73,68 @@ pub(crate) enum Message {
 }
 
 /// A request in flight, as other threads may see it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct InFlight {
-    pub(crate) context: Context,
+    /// The index of the mount.
+    pub(crate) mount: usize,
+    text: Text,
     /// On the worker's coarse clock.
-    pub(crate) since: u32,
+    since: u32,
+}
+
+impl InFlight {
+    /// Method and path, as far as they are kept.
+    pub(crate) fn said(&self) -> String {
+        let bytes: Vec<u8> =
+            self.text.iter().flat_map(|word| word.to_le_bytes()).take_while(|b| *b > 0).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// Method and path in words, so that they can be written down and read without a lock.
+type Text = [u64; WORDS];
+
+/// Of a path the first 72 bytes are kept, after eight for the method.
+const WORDS: usize = 10;
+
+fn text(method: &str, path: &str) -> Text {
+    let mut text = [0; WORDS];
+    let word = |bytes: &[u8], filler: u8| {
+        let mut word = [filler; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(word)
+    };
+    let method = method.as_bytes();
+    text[0] = word(&method[..method.len().min(7)], b' ');
+    let (whole, last) = path.as_bytes().as_chunks::<8>();
+    for (to, from) in text[1..].iter_mut().zip(whole) {
+        *to = u64::from_le_bytes(*from);
+    }
+    if let Some(to) = text[1..].get_mut(whole.len()) {
+        *to = word(last, 0);
+    }
+    text
+}
+
+/// What requests of a mount are told of it.
+#[derive(Clone)]
+pub(crate) struct Telling {
+    pub(crate) site: Arc<Site>,
+    /// What `X-Forwarded-Prefix` says: nothing if the app sees the whole path.
+    pub(crate) forwarded: Option<HeaderValue>,
+    /// Whether there is a [`Context`](combo_core::Context).
+    pub(crate) context: bool,
 }
 
 /// One mount on one worker.
 pub(crate) struct Mounted {
     pub(crate) app: Rc<dyn App>,
-    pub(crate) site: Arc<Site>,
-    /// What `X-Forwarded-Prefix` says: nothing if the app sees the whole path.
-    pub(crate) forwarded: Option<HeaderValue>,
+    pub(crate) telling: Telling,
 }
+
+const NOBODY: usize = 0;
+const ON_SLATE: usize = 1;
+const KEYS: usize = 2;
 
 /// What other threads see of a worker.
 #[derive(Debug)]
@@ -98,8 +146,10 @@ pub(crate) struct Shared {
     sequence: AtomicU64,
     parked: AtomicBool,
     stalled: AtomicBool,
-    /// The key of the request whose app is running now, plus one.
+    /// Whose app is running now: nobody's, the one on the slate, or the key of a request plus two.
     running: AtomicUsize,
+    /// The index of a mount, then method and path: the request that came last.
+    slate: (AtomicUsize, [AtomicU64; WORDS]),
     closed: Notify,
     pub(crate) clock: Coarse,
 }
@@ -113,7 +163,8 @@ impl Shared {
             sequence: AtomicU64::new(0),
             parked: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
-            running: AtomicUsize::new(0),
+            running: AtomicUsize::new(NOBODY),
+            slate: Default::default(),
             closed: Notify::new(),
             clock: Coarse::new(),
         }
@@ -127,15 +178,50 @@ impl Shared {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An app begins to run on behalf of a request.
+    /// A request comes, and with it its app begins to run. It is written down without a lock and
+    /// without an allocation, since most requests are answered at once.
+    pub(crate) fn come(&self, mount: usize, method: &str, path: &str) {
+        self.slate.0.store(mount, Relaxed);
+        for (to, word) in self.slate.1.iter().zip(text(method, path)) {
+            to.store(word, Relaxed);
+        }
+        self.running.store(ON_SLATE, Relaxed);
+        self.moved();
+    }
+
+    /// The request that came last is not answered at once: it gets a place of its own.
+    pub(crate) fn stay(&self) -> usize {
+        let request = self.on_slate();
+        self.requests().insert(request)
+    }
+
+    fn on_slate(&self) -> InFlight {
+        let text = std::array::from_fn(|word| self.slate.1[word].load(Relaxed));
+        InFlight { mount: self.slate.0.load(Relaxed), text, since: self.clock.now() }
+    }
+
+    /// An app begins to run on behalf of the request that came last, or of one that stayed.
     pub(crate) fn enter(&self, key: Option<usize>) {
-        self.running.store(key.map_or(0, |key| key + 1), Relaxed);
+        self.running.store(key.map_or(ON_SLATE, |key| key + KEYS), Relaxed);
         self.moved();
     }
 
     /// It has returned.
     pub(crate) fn leave(&self) {
-        self.running.store(0, Relaxed);
+        self.running.store(NOBODY, Relaxed);
+    }
+
+    fn running(&self) -> Option<InFlight> {
+        match self.running.load(Relaxed) {
+            NOBODY => None,
+            ON_SLATE => Some(self.on_slate()),
+            key => self.requests().get(key - KEYS).copied(),
+        }
+    }
+
+    /// The request that came last, or one that stayed.
+    pub(crate) fn request(&self, key: Option<usize>) -> Option<InFlight> {
+        key.map_or_else(|| Some(self.on_slate()), |key| self.requests().get(key).copied())
     }
 
     /// The worker does something; see the stall watch.
@@ -209,7 +295,7 @@ impl Desk {
     pub(crate) fn in_flight(&self) -> Vec<(InFlight, u32)> {
         let now = self.shared.clock.now();
         let mut requests: Vec<_> =
-            self.shared.requests().iter().map(|(_, r)| (r.clone(), now.saturating_sub(r.since))).collect();
+            self.shared.requests().iter().map(|(_, r)| (*r, now.saturating_sub(r.since))).collect();
         requests.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
         requests
     }
@@ -227,8 +313,7 @@ impl Desk {
     /// Notes whether it is stuck; says whose app it is in.
     pub(crate) fn stall(&self, stalled: bool) -> Option<InFlight> {
         self.shared.stalled.store(stalled, Relaxed);
-        let key = self.shared.running.load(Relaxed).checked_sub(1)?;
-        self.shared.requests().get(key).cloned()
+        self.shared.running()
     }
 }
 
@@ -257,7 +342,7 @@ impl Drop for Registered {
 /// What a worker is made from. Sent to its thread.
 pub(crate) struct Assignment {
     pub(crate) builders: Vec<Builder>,
-    pub(crate) sites: Vec<(Arc<Site>, Option<HeaderValue>)>,
+    pub(crate) tellings: Vec<Telling>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) access_log: bool,
@@ -329,13 +414,13 @@ pub(crate) async fn run(
 
 impl Worker {
     async fn build(assignment: Assignment, shared: Arc<Shared>) -> Result<Self, Unbuilt> {
-        let Assignment { builders, sites, routes, limits, access_log } = assignment;
+        let Assignment { builders, tellings, routes, limits, access_log } = assignment;
         let mut mounts = Vec::with_capacity(builders.len());
-        for (mount, (builder, (site, forwarded))) in builders.into_iter().zip(sites).enumerate() {
+        for (mount, (builder, telling)) in builders.into_iter().zip(tellings).enumerate() {
             let built = AssertUnwindSafe(async { builder().await }).catch_unwind().await;
             let app =
                 built.unwrap_or_else(|panic| Err(said(&*panic).into())).map_err(|cause| (mount, cause))?;
-            mounts.push(Mounted { app, site, forwarded });
+            mounts.push(Mounted { app, telling });
         }
         let (draining, started) = (Cell::new(false), Instant::now());
         Ok(Self { mounts, routes, limits, access_log, shared, draining, started })
@@ -360,4 +445,31 @@ pub(crate) fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("it panicked: {}", text.unwrap_or("without a word"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_written_down_and_read_back() {
+        let shared = Shared::new();
+        let long = "/0123456789".repeat(10);
+        for (method, path, said) in [
+            ("GET", "/", "GET     /"),
+            ("GET", "/1234567", "GET     /1234567"),
+            ("PROPFIND", "/a/b/c/d/e", "PROPFIN /a/b/c/d/e"),
+            ("GET", &*long, &format!("GET     {}", &long[..72])),
+            ("GET", "", "GET     "),
+        ] {
+            shared.come(3, method, path);
+            let key = shared.stay();
+            shared.come(4, "POST", "/another");
+            shared.enter(Some(key));
+            let running = shared.running().expect("a request");
+            assert_eq!((running.mount, running.said().as_str()), (3, said));
+            shared.leave();
+            assert!(shared.running().is_none());
+        }
+    }
 }
