@@ -1,1 +1,80 @@
-//! Skeleton.
+//! What the measuring programs share: medians, and how late changes were against a grid of instants.
+//! Plain arithmetic; the programs are in `examples`, and the script `run` calls them.
+
+use std::time::Duration;
+
+/// The middle of the values, or the mean of the two in the middle; zero if there are none.
+#[must_use]
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let count = values.len();
+    if count == 0 {
+        return 0.0;
+    }
+    f64::midpoint(values[(count - 1) / 2], values[count / 2])
+}
+
+/// How changes kept to a grid of instants.
+#[derive(Debug, PartialEq)]
+pub struct Lateness {
+    /// Instants without a change.
+    pub missed: usize,
+    /// Changes beyond one per instant, or at none of the instants.
+    pub surplus: usize,
+    /// Milliseconds after the instant, or before it if negative: one per change that has an instant.
+    pub late: Vec<f64>,
+}
+
+/// Compares times of changes, since the same zero as the grid's, with `count` instants of a grid from
+/// `first` on. A change belongs to the nearest instant.
+#[must_use]
+pub fn lateness(changes: &[Duration], first: Duration, interval: Duration, count: usize) -> Lateness {
+    let mut found = vec![0_usize; count];
+    let mut late = Vec::new();
+    for change in changes {
+        let after = (change.as_secs_f64() - first.as_secs_f64()) / interval.as_secs_f64();
+        let nearest = after.round();
+        if nearest < 0.0 || nearest >= count as f64 {
+            continue;
+        }
+        found[nearest as usize] += 1;
+        late.push((after - nearest) * interval.as_secs_f64() * 1e3);
+    }
+    Lateness {
+        missed: found.iter().filter(|changes| **changes == 0).count(),
+        surplus: changes.len() - found.iter().filter(|changes| **changes > 0).count(),
+        late,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        for (values, expected) in
+            [(vec![], 0.0), (vec![3.0], 3.0), (vec![9.0, 1.0, 2.0], 2.0), (vec![4.0, 1.0, 2.0, 3.0], 2.5)]
+        {
+            assert_eq!(median(values), expected);
+        }
+    }
+
+    fn check(changes: &[u64], missed: usize, surplus: usize, expected: &[i64]) {
+        let millis = Duration::from_millis;
+        let changes: Vec<_> = changes.iter().copied().map(millis).collect();
+        let found = lateness(&changes, millis(4_000), millis(4_000), 3);
+        let late: Vec<_> = found.late.iter().map(|late| late.round() as i64).collect();
+        assert_eq!((found.missed, found.surplus, late.as_slice()), (missed, surplus, expected));
+    }
+
+    #[test]
+    fn a_change_belongs_to_the_nearest_instant() {
+        check(&[4_001, 8_000, 12_050], 0, 0, &[1, 0, 50]);
+        check(&[3_998, 8_000, 12_000], 0, 0, &[-2, 0, 0]);
+        check(&[4_000, 12_000], 1, 0, &[0, 0]);
+        check(&[4_000, 4_100, 8_000, 12_000], 0, 1, &[0, 100, 0, 0]);
+        check(&[4_000, 8_000, 12_000, 20_000], 0, 1, &[0, 0, 0]);
+        check(&[], 3, 0, &[]);
+    }
+}
