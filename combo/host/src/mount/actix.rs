@@ -14,7 +14,7 @@ use actix_web::{
 use combo_actix::ActixService;
 
 use super::{Answering, App, Arrival, Builder, Recipe, Source, Target};
-use crate::serve::body::{RequestBody, ResponseBody};
+use crate::serve::body::{RequestBody, begun};
 
 /// What `actix_web::HttpServer::new` takes: a closure or a function that makes an `App`. It is
 /// called once per worker, on the worker.
@@ -66,6 +66,9 @@ impl App for Actix {
         let peer = connection.peer.address();
         let known = combo_actix::Arrival { peer, strip, ..combo_actix::Arrival::default() };
         let answering = self.0.call_with(request, known);
-        Answering::new(async move { Ok(answering.await.map(ResponseBody::new)) })
+        Answering::new(async move {
+            let (head, body) = answering.await.into_parts();
+            Ok(http::Response::from_parts(head, begun(body).await))
+        })
     }
 }

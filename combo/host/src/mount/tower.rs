@@ -12,7 +12,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{Answering, App, Arrival, Builder, Recipe, Source, Target};
-use crate::serve::body::{RequestBody, ResponseBody};
+use crate::serve::body::{RequestBody, begun};
 
 /// Any tower service that can be cloned and sent to the workers: warp through `warp::service`,
 /// tonic, salvo, a stack of tower layers.
@@ -113,7 +113,8 @@ where
         Answering::new(async move {
             poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
             let response = service.call(request).await.map_err(Into::into)?;
-            Ok(response.map(ResponseBody::new))
+            let (head, body) = response.into_parts();
+            Ok(Response::from_parts(head, begun(Box::pin(body)).await))
         })
     }
 }

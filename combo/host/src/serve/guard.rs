@@ -63,26 +63,34 @@ fn headers(headers: &HeaderMap, lengths: Lengths) -> Result<Told<'_>, Malformed>
     let mut told = Told { host: None, as_proxy: false };
     let (mut length, mut encoded) = (lengths.content_length, false);
     for (name, value) in headers {
-        if name == HOST {
-            if told.host.replace(value).is_some() {
-                return Err(Malformed::ManyHosts);
+        // By length first: that tells most names apart at once.
+        match name.as_str().len() {
+            4 if name == HOST => {
+                if told.host.replace(value).is_some() {
+                    return Err(Malformed::ManyHosts);
+                }
             }
-        } else if name == CONTENT_LENGTH {
-            length = true;
-        } else if name == TRANSFER_ENCODING {
-            if encoded || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed::TransferEncoding);
+            14 if name == CONTENT_LENGTH => length = true,
+            17 if name == TRANSFER_ENCODING => {
+                if encoded || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                    return Err(Malformed::TransferEncoding);
+                }
+                encoded = true;
             }
-            encoded = true;
-        } else {
-            told.as_proxy |= only_from_proxies(name);
+            9.. => told.as_proxy |= only_from_proxies(name),
+            _ => {}
         }
     }
     if encoded && length { Err(Malformed::TwoLengths) } else { Ok(told) }
 }
 
 fn only_from_proxies(name: &HeaderName) -> bool {
-    *name == FORWARDED || name.as_str().starts_with("x-forwarded-")
+    let name = name.as_str().as_bytes();
+    match name.first() {
+        Some(b'f') => name == FORWARDED.as_str().as_bytes(),
+        Some(b'x') => name.starts_with(b"x-forwarded-"),
+        _ => false,
+    }
 }
 
 fn drop_proxy_headers(headers: &mut HeaderMap) {
@@ -93,36 +101,47 @@ fn drop_proxy_headers(headers: &mut HeaderMap) {
 }
 
 fn has_dot_dot(path: &str) -> bool {
-    (path.contains("..") || path.contains('%'))
+    // Neither is in most paths, and a dot is rare enough to look twice.
+    path.bytes().any(|b| b == b'.' || b == b'%')
         && path.split('/').any(|segment| segment == ".." || normal_segment(segment) == "..")
 }
 
 /// A name or an address, and a port if wanted: no user, no escapes, nothing empty.
 fn valid_host(said: &[u8]) -> bool {
-    let (name, port) = if said.first() == Some(&b'[') {
-        let Some(end) = said.iter().position(|b| *b == b']') else { return false };
-        let address =
-            std::str::from_utf8(&said[1..end]).ok().and_then(|text| text.parse::<std::net::Ipv6Addr>().ok());
-        if address.is_none() {
-            return false;
-        }
-        (None, &said[end + 1..])
-    } else {
-        let end = said.iter().position(|b| *b == b':').unwrap_or(said.len());
-        (Some(&said[..end]), &said[end..])
-    };
-    let good_name = name.is_none_or(|name| {
-        !name.is_empty()
-            && name.len() <= 254
-            && name[0] != b'.'
-            && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
-    });
-    let good_port = match port {
+    if said.first() == Some(&b'[') {
+        return valid_address(said);
+    }
+    let mut length = 0;
+    while length < said.len() && NAME[usize::from(said[length])] {
+        length += 1;
+    }
+    (1..=254).contains(&length) && said[0] != b'.' && valid_port(&said[length..])
+}
+
+/// Which bytes a name is made of.
+const NAME: [bool; 256] = {
+    let mut name = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        name[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'-' | b'.' | b'_');
+        byte += 1;
+    }
+    name
+};
+
+fn valid_address(said: &[u8]) -> bool {
+    let Some(end) = said.iter().position(|b| *b == b']') else { return false };
+    let address =
+        std::str::from_utf8(&said[1..end]).ok().and_then(|text| text.parse::<std::net::Ipv6Addr>().ok());
+    address.is_some() && valid_port(&said[end + 1..])
+}
+
+fn valid_port(said: &[u8]) -> bool {
+    match said {
         [] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
-    };
-    good_name && good_port
+    }
 }
 
 /// Whether the header and the target name the same host and port.

@@ -117,8 +117,16 @@ impl Tree {
         let mut at = 0;
         while !tree.children.is_empty() && path.as_bytes().get(at) == Some(&b'/') {
             let rest = &path[at + 1..];
-            let length = memchr::memchr(b'/', rest.as_bytes()).unwrap_or(rest.len());
-            let Some(child) = tree.child(&normal_segment(&rest[..length])) else { break };
+            // Segments are short, so they are looked at byte by byte.
+            let mut plain = true;
+            let ends = |b: u8| {
+                plain &= b != b'%';
+                b == b'/'
+            };
+            let length = rest.bytes().position(ends).unwrap_or(rest.len());
+            let segment = &rest[..length];
+            let child = if plain { tree.child(segment) } else { tree.child(&normal_segment(segment)) };
+            let Some(child) = child else { break };
             tree = child;
             at += 1 + length;
             found = tree.mount.map(|mount| Found { mount, strip: at }).or(found);
