@@ -9,10 +9,6 @@
 //! `.combo-N.tmp` beside its target and renamed. N is the first that is free; whoever writes holds a
 //! lock on theirs, so writers never share one, and one without a lock was left by a process that was
 //! killed, and goes at the next write to that directory.
-//!
-//! With a layer (for tests of deployments) nothing real is changed: `root/x` is read where it is and
-//! written at `layer/x`, a folder outside the root at `layer/.absolute/…`. A real file that was removed
-//! is `.wh.NAME` there, empty, as in an OCI image layer.
 #![expect(clippy::disallowed_methods, reason = "this is where files are changed on behalf of tasks")]
 
 use std::{
@@ -73,6 +69,10 @@ pub(crate) enum Unapplied {
 
 impl Folders {
     /// Opens folders, which may be symbolic links themselves. Relative ones are under the root.
+    ///
+    /// With a layer (for tests of deployments) nothing real is changed: `root/x` is read where it is
+    /// and written at `layer/x`, a folder outside the root at `layer/.absolute/…`. A real file that was
+    /// removed is `.wh.NAME` there, empty, as in an OCI image layer.
     ///
     /// # Errors
     ///
