@@ -111,7 +111,6 @@ async fn serve(
         let mut builder = http1::Builder::new();
         let _ = builder
             .half_close(true)
-            .pipeline_flush(true)
             .max_header_size(limits.head_size as usize)
             .header_read_timeout(None);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
