@@ -1,12 +1,16 @@
 //! Takes header names and values of `http` 1 and gives those of actix's `http` 0.2, and back.
 //!
 //! Both crates keep their representation private, so a plain translation parses every name and copies
-//! every value. Here the names both sides commonly use are looked up in one table, and the value that
-//! such a name had last is remembered: clients repeat themselves. Never remembers secrets.
+//! and checks every value. Here the names both sides commonly use are looked up in one table, and the
+//! value that such a name had last is remembered, as are some paths: clients repeat themselves. Never
+//! remembers secrets, nor more than some tens of kilobytes.
 
 use std::sync::LazyLock;
 
-use actix_web::http::header as old;
+use actix_web::http::{
+    header as old,
+    uri::{InvalidUri, PathAndQuery},
+};
 use bytes::{Bytes, BytesMut};
 use http::header as new;
 
@@ -158,103 +162,110 @@ const FORGOTTEN: &[&str] = &[
     "x-request-id",
 ];
 
+/// Places for paths.
+const PATHS: usize = 64;
 const SLOTS: usize = 512;
 
-struct Table {
-    entries: Vec<Entry>,
-    /// One more than a place, or 0; found by [`slot`], then the next ones.
-    slots: [u8; SLOTS],
-}
-
-struct Entry {
-    text: &'static str,
-    old: old::HeaderName,
-    new: new::HeaderName,
-    remembered: bool,
-}
-
-static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut table = Table { entries: Vec::with_capacity(NAMES.len()), slots: [0; SLOTS] };
-    for (place, &text) in (1..).zip(NAMES) {
-        table.entries.push(Entry {
-            text,
-            old: old::HeaderName::from_static(text),
-            new: new::HeaderName::from_static(text),
-            remembered: !FORGOTTEN.contains(&text),
-        });
-        let mut slot = slot(text.as_bytes());
-        while table.slots[slot] != 0 {
+/// Where each name is in `NAMES`: one more than its place, or 0; found by `slot`, then the next ones.
+static PLACES: LazyLock<[u8; SLOTS]> = LazyLock::new(|| {
+    let mut places = [0; SLOTS];
+    for (place, name) in (1..).zip(NAMES) {
+        let mut slot = slot(name.as_bytes()) % SLOTS;
+        while places[slot] != 0 {
             slot = (slot + 1) % SLOTS;
         }
-        table.slots[slot] = place;
+        places[slot] = place;
     }
-    table
+    places
 });
 
 /// Names of the same length rarely share their first, middle and last letter.
 fn slot(text: &[u8]) -> usize {
     let length = text.len();
-    if length == 0 {
-        return 0;
-    }
-    let letter = |at: usize| usize::from(text[at]);
-    (length * 37 + letter(0) * 5 + letter(length / 2) * 17 + letter(length - 1) * 101) % SLOTS
+    let letter = |at: usize| usize::from(text.get(at).copied().unwrap_or_default());
+    length * 37 + letter(0) * 5 + letter(length / 2) * 17 + letter(length.wrapping_sub(1)) * 101
 }
 
-impl Table {
-    fn find(&self, text: &str) -> Option<Place> {
-        let mut slot = slot(text.as_bytes());
-        loop {
-            let place = self.slots[slot].checked_sub(1)?;
-            if self.entries[usize::from(place)].text == text {
-                return Some(Place(place));
-            }
-            slot = (slot + 1) % SLOTS;
-        }
-    }
+/// A name, and the values it had last.
+struct Entry {
+    old: old::HeaderName,
+    new: new::HeaderName,
+    remembers: bool,
+    inward: Last<old::HeaderValue>,
+    outward: Last<new::HeaderValue>,
 }
 
-/// One direction's last value.
 struct Last<V> {
     value: Option<V>,
     misses: u8,
 }
 
-impl<V> Default for Last<V> {
-    fn default() -> Self {
-        Self { value: None, misses: 0 }
-    }
-}
-
 impl<V> Last<V> {
+    const NONE: Self = Self { value: None, misses: 0 };
+
     /// Whether the value now seen is to take the place of the one remembered.
-    fn worn(&mut self) -> bool {
+    fn is_worn(&mut self) -> bool {
         self.misses = (self.misses + 1) % PATIENCE;
         self.value.is_none() || self.misses == 0
     }
 }
 
+/// The target of a request, for the app and as it arrived.
+pub(crate) struct Target {
+    pub(crate) seen: PathAndQuery,
+    pub(crate) arrived: PathAndQuery,
+    strip: usize,
+}
+
+impl Target {
+    fn cut(text: &Bytes, path: usize, strip: usize) -> Result<Self, InvalidUri> {
+        let arrived = PathAndQuery::from_maybe_shared(text.clone())?;
+        let rest = text.get(strip.min(path)..).unwrap_or_default();
+        let seen = match rest.first() {
+            _ if strip == 0 || text == "*" => arrived.clone(),
+            None => PathAndQuery::from_static("/"),
+            Some(b'/') => PathAndQuery::from_maybe_shared(text.slice_ref(rest))?,
+            Some(_) => PathAndQuery::from_maybe_shared(Bytes::from([b"/", rest].concat()))?,
+        };
+        Ok(Self { seen, arrived, strip })
+    }
+}
+
 /// What one service remembers.
 pub(crate) struct Glossary {
-    table: &'static Table,
-    inward: Vec<Last<old::HeaderValue>>,
-    outward: Vec<Last<new::HeaderValue>>,
+    entries: Vec<Entry>,
+    /// The places of the last request's headers, in their order.
+    inward: [Place; 32],
+    /// The same of the last response.
+    outward: [Place; 8],
+    /// Paths that were asked for.
+    paths: Vec<Last<Target>>,
+    /// A target that is not remembered, on its way to the request.
+    passing: Option<Target>,
+    /// Where copies go that are not remembered.
     chunk: BytesMut,
 }
 
 impl Glossary {
     pub(crate) fn new() -> Self {
-        let table = &*TABLE;
-        let places = table.entries.len();
+        let entry = |&name: &&'static str| Entry {
+            old: old::HeaderName::from_static(name),
+            new: new::HeaderName::from_static(name),
+            remembers: !FORGOTTEN.contains(&name),
+            inward: Last::NONE,
+            outward: Last::NONE,
+        };
         Self {
-            table,
-            inward: (0..places).map(|_| Last::default()).collect(),
-            outward: (0..places).map(|_| Last::default()).collect(),
+            entries: NAMES.iter().map(entry).collect(),
+            inward: [HOST; 32],
+            outward: [HOST; 8],
+            paths: (0..PATHS).map(|_| Last::NONE).collect(),
+            passing: None,
             chunk: BytesMut::new(),
         }
     }
 
-    /// The bytes of `text`, shared with what was kept before and after it.
+    /// A copy of `text` that shares its allocation with what was kept before and after it.
     pub(crate) fn keep(&mut self, text: &[u8]) -> Bytes {
         if self.chunk.capacity() - self.chunk.len() < text.len() {
             self.chunk = BytesMut::with_capacity(CHUNK.max(text.len()));
@@ -263,80 +274,157 @@ impl Glossary {
         self.chunk.split().freeze()
     }
 
-    pub(crate) fn place_of_new(&self, name: &new::HeaderName) -> Option<Place> {
-        self.table.find(name.as_str())
-    }
-
-    pub(crate) fn place_of_old(&self, name: &old::HeaderName) -> Option<Place> {
-        self.table.find(name.as_str())
-    }
-
-    pub(crate) fn old_name(&mut self, name: &new::HeaderName, place: Option<Place>) -> old::HeaderName {
-        match place {
-            Some(place) => self.table.entries[usize::from(place.0)].old.clone(),
-            None => old::HeaderName::from_bytes(name.as_str().as_bytes())
-                .expect("both versions of http take the same names"),
+    /// What the app sees of a target whose path has `path` bytes and loses `strip` of them.
+    pub(crate) fn target(&mut self, text: &str, path: usize, strip: usize) -> Result<&Target, InvalidUri> {
+        // Queries differ, and may be secret.
+        let slot = (path == text.len() && path <= LONGEST).then(|| slot(text.as_bytes()) % PATHS);
+        let Some(slot) = slot else { return self.passing_target(text, path, strip) };
+        let known = self.paths[slot].value.as_ref();
+        if known.is_some_and(|known| known.strip == strip && known.arrived.as_str() == text) {
+            return Ok(self.paths[slot].value.as_ref().expect("looked at a moment ago"));
         }
-    }
-
-    pub(crate) fn new_name(&mut self, name: &old::HeaderName, place: Option<Place>) -> new::HeaderName {
-        match place {
-            Some(place) => self.table.entries[usize::from(place.0)].new.clone(),
-            None => new::HeaderName::from_bytes(name.as_str().as_bytes())
-                .expect("both versions of http take the same names"),
+        if !self.paths[slot].is_worn() {
+            return self.passing_target(text, path, strip);
         }
+        // In an allocation of its own: what is remembered must not hold a chunk.
+        let target = Target::cut(&Bytes::copy_from_slice(text.as_bytes()), path, strip)?;
+        Ok(self.paths[slot].value.insert(target))
     }
 
-    pub(crate) fn old_value(&mut self, value: &new::HeaderValue, place: Option<Place>) -> old::HeaderValue {
-        if let Some(index) = self.remembers(place, value.len(), value.is_sensitive()) {
-            let last = &mut self.inward[index];
-            if let Some(known) = &last.value
-                && known.as_bytes() == value.as_bytes()
-            {
-                return known.clone();
+    fn passing_target(&mut self, text: &str, path: usize, strip: usize) -> Result<&Target, InvalidUri> {
+        let target = Target::cut(&self.keep(text.as_bytes()), path, strip)?;
+        Ok(self.passing.insert(target))
+    }
+
+    /// Adds the request's header at `position` of its map to those that the app sees.
+    #[inline(always)]
+    pub(crate) fn inward(
+        &mut self,
+        position: usize,
+        name: &new::HeaderName,
+        value: &new::HeaderValue,
+        headers: &mut old::HeaderMap,
+    ) -> Option<Place> {
+        // Clients send the same headers in the same order: the last request is the best guess.
+        let place = match self.inward.get(position) {
+            Some(&place) if self.entries[usize::from(place.0)].new == *name => Some(place),
+            _ => self.find(position, name),
+        };
+        let Some(place) = place else {
+            let name = old::HeaderName::from_bytes(name.as_str().as_bytes()).expect(SAME);
+            headers.append(name, self.old_value(value));
+            return None;
+        };
+        let entry = &self.entries[usize::from(place.0)];
+        match &entry.inward.value {
+            Some(known) if known.as_bytes() == value.as_bytes() && !value.is_sensitive() => {
+                headers.append(entry.old.clone(), known.clone());
             }
-            if last.worn() {
-                let fresh = old_value(Bytes::copy_from_slice(value.as_bytes()));
-                last.value = Some(fresh.clone());
-                return fresh;
+            _ => {
+                let name = entry.old.clone();
+                headers.append(name, self.learn_inward(place, value));
             }
         }
-        let mut copy = old_value(self.keep(value.as_bytes()));
+        Some(place)
+    }
+
+    #[cold]
+    fn find(&mut self, position: usize, name: &new::HeaderName) -> Option<Place> {
+        let place = find(name.as_str(), |place| self.entries[place].new == *name)?;
+        if let Some(guess) = self.inward.get_mut(position) {
+            *guess = place;
+        }
+        Some(place)
+    }
+
+    #[cold]
+    fn learn_inward(&mut self, place: Place, value: &new::HeaderValue) -> old::HeaderValue {
+        let entry = &mut self.entries[usize::from(place.0)];
+        if !entry.remembers || value.len() > LONGEST || value.is_sensitive() || !entry.inward.is_worn() {
+            return self.old_value(value);
+        }
+        let bytes = Bytes::copy_from_slice(value.as_bytes());
+        let value = old::HeaderValue::from_maybe_shared(bytes).expect(SAME);
+        entry.inward.value = Some(value.clone());
+        value
+    }
+
+    fn old_value(&mut self, value: &new::HeaderValue) -> old::HeaderValue {
+        let mut copy = old::HeaderValue::from_maybe_shared(self.keep(value.as_bytes())).expect(SAME);
         copy.set_sensitive(value.is_sensitive());
         copy
     }
 
-    pub(crate) fn new_value(&mut self, value: &old::HeaderValue, place: Option<Place>) -> new::HeaderValue {
-        if let Some(index) = self.remembers(place, value.len(), value.is_sensitive()) {
-            let last = &mut self.outward[index];
-            if let Some(known) = &last.value
-                && known.as_bytes() == value.as_bytes()
-            {
-                return known.clone();
-            }
-            if last.worn() {
-                let fresh = new_value(Bytes::copy_from_slice(value.as_bytes()));
-                last.value = Some(fresh.clone());
-                return fresh;
-            }
+    /// Where the response's header of this name is, the one at `position` of its map.
+    pub(crate) fn place(&mut self, position: usize, name: &old::HeaderName) -> Option<Place> {
+        if let Some(&place) = self.outward.get(position)
+            && self.entries[usize::from(place.0)].old == *name
+        {
+            return Some(place);
         }
-        let mut copy = new_value(self.keep(value.as_bytes()));
+        let place = find(name.as_str(), |place| self.entries[place].old == *name)?;
+        if let Some(guess) = self.outward.get_mut(position) {
+            *guess = place;
+        }
+        Some(place)
+    }
+
+    /// Adds a header of the app's response to those that the client sees.
+    pub(crate) fn outward(
+        &mut self,
+        place: Option<Place>,
+        name: &old::HeaderName,
+        value: &old::HeaderValue,
+        headers: &mut new::HeaderMap,
+    ) {
+        let Some(place) = place else {
+            let name = new::HeaderName::from_bytes(name.as_str().as_bytes()).expect(SAME);
+            let _ = headers.append(name, self.new_value(value));
+            return;
+        };
+        let entry = &self.entries[usize::from(place.0)];
+        let _ = match &entry.outward.value {
+            Some(known) if known.as_bytes() == value.as_bytes() && !value.is_sensitive() => {
+                headers.append(&entry.new, known.clone())
+            }
+            _ => {
+                let name = entry.new.clone();
+                headers.append(name, self.learn_outward(place, value))
+            }
+        };
+    }
+
+    #[cold]
+    fn learn_outward(&mut self, place: Place, value: &old::HeaderValue) -> new::HeaderValue {
+        let entry = &mut self.entries[usize::from(place.0)];
+        if !entry.remembers || value.len() > LONGEST || value.is_sensitive() || !entry.outward.is_worn() {
+            return self.new_value(value);
+        }
+        let bytes = Bytes::copy_from_slice(value.as_bytes());
+        let value = new::HeaderValue::from_maybe_shared(bytes).expect(SAME);
+        entry.outward.value = Some(value.clone());
+        value
+    }
+
+    fn new_value(&mut self, value: &old::HeaderValue) -> new::HeaderValue {
+        let mut copy = new::HeaderValue::from_maybe_shared(self.keep(value.as_bytes())).expect(SAME);
         copy.set_sensitive(value.is_sensitive());
         copy
     }
+}
 
-    fn remembers(&self, place: Option<Place>, length: usize, sensitive: bool) -> Option<usize> {
-        let index = usize::from(place?.0);
-        (self.table.entries[index].remembered && length <= LONGEST && !sensitive).then_some(index)
+/// Why a translation cannot fail.
+const SAME: &str = "both versions of http take the same names and values";
+
+fn find(name: &str, same: impl Fn(usize) -> bool) -> Option<Place> {
+    let mut slot = slot(name.as_bytes()) % SLOTS;
+    loop {
+        let place = PLACES[slot].checked_sub(1)?;
+        if same(usize::from(place)) {
+            return Some(Place(place));
+        }
+        slot = (slot + 1) % SLOTS;
     }
-}
-
-fn old_value(bytes: Bytes) -> old::HeaderValue {
-    old::HeaderValue::from_maybe_shared(bytes).expect("both versions of http take the same values")
-}
-
-fn new_value(bytes: Bytes) -> new::HeaderValue {
-    new::HeaderValue::from_maybe_shared(bytes).expect("both versions of http take the same values")
 }
 
 #[cfg(test)]
@@ -354,7 +442,19 @@ mod tests {
             (KEEP_ALIVE, "keep-alive"),
             (PROXY_CONNECTION, "proxy-connection"),
         ] {
-            assert_eq!(TABLE.find(name), Some(place), "{name}");
+            assert_eq!(Glossary::new().place(0, &old::HeaderName::from_static(name)), Some(place), "{name}");
         }
+    }
+
+    #[test]
+    fn every_name_is_found() {
+        let mut glossary = Glossary::new();
+        for (place, &name) in (0..).zip(NAMES) {
+            assert_eq!(glossary.place(0, &old::HeaderName::from_static(name)), Some(Place(place)), "{name}");
+            let name = new::HeaderName::from_static(name);
+            assert_eq!(glossary.find(0, &name), Some(Place(place)), "{name}");
+        }
+        assert_eq!(glossary.place(0, &old::HeaderName::from_static("x-own")), None);
+        assert!(FORGOTTEN.iter().all(|name| NAMES.contains(name)));
     }
 }

@@ -17,7 +17,7 @@ use actix_web::{
     error::PayloadError,
     http::{
         ConnectionType, Method, Uri, header as old,
-        uri::{Authority, InvalidUri, Parts, PathAndQuery, Scheme},
+        uri::{InvalidUri, Parts, PathAndQuery, Scheme},
     },
 };
 use bytes::Bytes;
@@ -42,12 +42,27 @@ where
     B::Error: Into<BoxError>,
 {
     let (mut parts, body) = request.into_parts();
-    let Arrival { peer, strip, origin } = arrival;
+    let Arrival { peer, strip, origin: told } = arrival;
     let mut words = glossary.borrow_mut();
-    let (seen, arrived) = uris(&parts.uri, strip, origin, &mut words)?;
-
     let mut request = Request::with_payload(Payload::None);
     let head = request.head_mut();
+    let arrived = match parts.uri.path_and_query() {
+        Some(target) => {
+            let target = words.target(target.as_str(), target.path().len(), strip)?;
+            let own = match (parts.uri.scheme(), parts.uri.authority()) {
+                (Some(scheme), Some(authority)) => Some((scheme, authority)),
+                _ => None,
+            };
+            let told = told.as_ref().map(|(scheme, authority)| (scheme, authority));
+            head.uri = assemble(told.or(own), target.seen.clone())?;
+            assemble(own, target.arrived.clone())?
+        }
+        // CONNECT: nothing but an authority.
+        None => {
+            head.uri = Uri::from_maybe_shared(words.keep(parts.uri.to_string().as_bytes()))?;
+            head.uri.clone()
+        }
+    };
     head.method = method(&parts.method);
     head.version = version(parts.version);
     head.peer_addr = peer;
@@ -55,36 +70,33 @@ where
     let mut host = false;
     let mut upgrade = None;
     let mut connection = None;
-    for (name, value) in &parts.headers {
-        let place = words.place_of_new(name);
-        match place {
+    for (position, (name, value)) in parts.headers.iter().enumerate() {
+        match words.inward(position, name, value, &mut head.headers) {
             Some(HOST) => host = true,
             Some(CONNECTION) => connection = connection_type(connection, value),
-            Some(UPGRADE) => upgrade = Some(value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")),
+            Some(UPGRADE) => {
+                upgrade = Some(value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"));
+            }
             _ => {}
         }
-        let name = words.old_name(name, place);
-        let value = words.old_value(value, place);
-        head.headers.append(name, value);
     }
     if let Some(kind) = connection {
         head.set_connection_type(kind);
     }
     // HTTP/2 has the authority in the URI alone. Actix leaves it at that; apps that read the header
     // would then work with one version only.
-    if !host && let Some(authority) = seen.authority() {
+    if !host && let Some(authority) = head.uri.authority() {
         let host = authority.as_str();
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         if let Ok(value) = old::HeaderValue::from_maybe_shared(words.keep(host.as_bytes())) {
             head.headers.append(old::HOST, value);
         }
     }
-    head.uri = seen;
 
     let connect = head.method == Method::CONNECT;
     let whole = body.is_end_stream();
     let tunnel = if upgrade.is_some() || connect {
-        parts.extensions.remove::<OnUpgrade>().map(Tunnel::new)
+        parts.extensions.remove::<OnUpgrade>().map(|upgrade| Box::new(Tunnel::new(upgrade)))
     } else {
         None
     };
@@ -115,62 +127,22 @@ where
     Ok((request, reply))
 }
 
-/// The URI that the app sees, and the one that arrived.
-fn uris(
-    uri: &http::Uri,
-    strip: usize,
-    told: Option<(http::uri::Scheme, http::uri::Authority)>,
-    words: &mut Glossary,
-) -> Result<(Uri, Uri), InvalidUri> {
-    let Some(target) = uri.path_and_query() else {
-        // CONNECT: nothing but an authority.
-        let uri = Uri::from_maybe_shared(words.keep(uri.to_string().as_bytes()))?;
-        return Ok((uri.clone(), uri));
+fn assemble(
+    origin: Option<(&http::uri::Scheme, &http::uri::Authority)>,
+    target: PathAndQuery,
+) -> Result<Uri, InvalidUri> {
+    let Some((scheme, authority)) = origin else {
+        return Ok(Uri::from(target));
     };
-    let text = target.as_str();
-    let arrived = PathAndQuery::from_maybe_shared(words.keep(text.as_bytes()))?;
-    let seen = if strip == 0 || text == "*" {
-        arrived.clone()
-    } else {
-        let rest = text.as_bytes().get(strip.min(target.path().len())..).unwrap_or_default();
-        match rest.first() {
-            None => PathAndQuery::from_static("/"),
-            Some(b'/') => PathAndQuery::from_maybe_shared(words.keep(rest))?,
-            Some(_) => PathAndQuery::from_maybe_shared(words.keep(&[b"/", rest].concat()))?,
-        }
-    };
-    let own = match (uri.scheme(), uri.authority()) {
-        (Some(scheme), Some(authority)) => Some(origin(scheme, authority)?),
-        _ => None,
-    };
-    let told = match told {
-        Some((scheme, authority)) => Some(origin(&scheme, &authority)?),
-        None => own.clone(),
-    };
-    Ok((assemble(told, seen), assemble(own, arrived)))
-}
-
-fn origin(
-    scheme: &http::uri::Scheme,
-    authority: &http::uri::Authority,
-) -> Result<(Scheme, Authority), InvalidUri> {
-    let scheme = match scheme.as_str() {
+    let mut parts = Parts::default();
+    parts.scheme = Some(match scheme.as_str() {
         "https" => Scheme::HTTPS,
         "http" => Scheme::HTTP,
         other => other.parse()?,
-    };
-    Ok((scheme, authority.as_str().parse()?))
-}
-
-fn assemble(origin: Option<(Scheme, Authority)>, target: PathAndQuery) -> Uri {
-    let Some((scheme, authority)) = origin else {
-        return Uri::from(target);
-    };
-    let mut parts = Parts::default();
-    parts.scheme = Some(scheme);
-    parts.authority = Some(authority);
+    });
+    parts.authority = Some(authority.as_str().parse()?);
     parts.path_and_query = Some(target);
-    Uri::from_parts(parts).expect("scheme, authority and path make a URI")
+    Ok(Uri::from_parts(parts).expect("scheme, authority and path make a URI"))
 }
 
 fn method(method: &http::Method) -> Method {
@@ -201,6 +173,9 @@ fn version(version: http::Version) -> OldVersion {
 
 /// The rules of actix's decoder: `close` wins, then `upgrade`.
 fn connection_type(mut kind: Option<ConnectionType>, value: &http::HeaderValue) -> Option<ConnectionType> {
+    if kind.is_none() && value == "keep-alive" {
+        return Some(ConnectionType::KeepAlive);
+    }
     for option in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
         if option.eq_ignore_ascii_case(b"close") {
             return Some(ConnectionType::Close);

@@ -35,7 +35,7 @@ pub(crate) struct Reply {
     /// The request's map, empty: hyper takes the response's map for the next request, so one
     /// allocation serves a whole connection.
     pub(crate) headers: HeaderMap,
-    pub(crate) tunnel: Option<Tunnel>,
+    pub(crate) tunnel: Option<Box<Tunnel>>,
 }
 
 impl Reply {
@@ -72,8 +72,8 @@ impl Reply {
         let mut upgrade = false;
         {
             let mut words = self.glossary.borrow_mut();
-            for (name, value) in response.headers() {
-                let place = words.place_of_old(name);
+            for (position, (name, value)) in response.headers().iter().enumerate() {
+                let place = words.place(position, name);
                 match place {
                     Some(glossary::CONNECTION) => continue,
                     Some(glossary::CONTENT_LENGTH | glossary::TRANSFER_ENCODING) if !own_length => continue,
@@ -86,9 +86,7 @@ impl Reply {
                     Some(glossary::UPGRADE) => upgrade = true,
                     _ => {}
                 }
-                let name = words.new_name(name, place);
-                let value = words.new_value(value, place);
-                let _ = headers.append(name, value);
+                words.outward(place, name, value, &mut headers);
             }
         }
         if http1 {

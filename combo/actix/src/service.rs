@@ -10,6 +10,7 @@ use std::{
     future::Future,
     io,
     marker::PhantomData,
+    mem,
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
@@ -24,6 +25,7 @@ use actix_web::{
     dev::AppConfig,
 };
 use bytes::Bytes;
+use http::StatusCode;
 use pin_project_lite::pin_project;
 
 use crate::{
@@ -41,12 +43,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// around it if the app spawns, as apps with websockets, actors or `actix_web::rt::spawn` do.
 #[derive(Clone)]
 pub struct ActixService {
-    shared: Rc<Shared<dyn Dispatch>>,
-}
-
-struct Shared<D: ?Sized> {
+    app: Rc<dyn Dispatch>,
     glossary: Rc<RefCell<Glossary>>,
-    app: D,
 }
 
 /// What the host of a service tells beyond the request itself.
@@ -57,7 +55,8 @@ struct Shared<D: ?Sized> {
 pub struct Arrival {
     /// Who is at the other end of the connection: `HttpRequest::peer_addr()`. Default: unknown.
     pub peer: Option<SocketAddr>,
-    /// Bytes at the beginning of the path that the app does not see. Default: 0.
+    /// Bytes at the beginning of the path that the app does not see. What it sees begins with `/`
+    /// all the same, and its query is untouched. Default: 0.
     pub strip: usize,
     /// Scheme and authority that the app's URI begins with, in place of the request's own: for
     /// connections with TLS, so that `connection_info()` says so. Default: as in the request.
@@ -81,13 +80,13 @@ impl ActixService {
         S::Service: 'static,
         B: MessageBody + 'static,
     {
-        let app = factory()
+        let service = factory()
             .into_factory()
             .new_service(AppConfig::default())
             .await
             .map_err(|reason| BuildError(Kind::App(format!("{reason:?}"))))?;
-        let glossary = Rc::new(RefCell::new(Glossary::new()));
-        Ok(Self { shared: Rc::new(Shared { glossary, app: App { service: app, body: PhantomData } }) })
+        let app = App { service, idle: RefCell::default(), body: PhantomData };
+        Ok(Self { app: Rc::new(app), glossary: Rc::new(RefCell::new(Glossary::new())) })
     }
 
     /// Answers one request, with what the host knows about it.
@@ -100,9 +99,9 @@ impl ActixService {
         B: http_body::Body<Data = Bytes> + 'static,
         B::Error: Into<BoxError>,
     {
-        match request::translate(request, arrival, &self.shared.glossary) {
-            Ok((request, reply)) => Answer(State::Asked(self.shared.app.dispatch(request, reply))),
-            Err(_) => Answer(State::Refused(Some(Body::refusal(http::StatusCode::BAD_REQUEST)))),
+        match request::translate(request, arrival, &self.glossary) {
+            Ok((request, reply)) => Answer(State::Asked(Rc::clone(&self.app).dispatch(request, reply))),
+            Err(_) => Answer(State::Refused(StatusCode::BAD_REQUEST)),
         }
     }
 }
@@ -148,20 +147,26 @@ impl Arrival {
 pub struct Answer(State);
 
 enum State {
-    Asked(Pin<Box<dyn Future<Output = http::Response<Body>>>>),
-    Refused(Option<http::Response<Body>>),
+    Asked(Pin<Box<dyn Turn>>),
+    Refused(StatusCode),
+    Answered,
 }
 
 impl Future for Answer {
     type Output = http::Response<Body>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            State::Asked(answer) => answer.as_mut().poll(cx),
-            State::Refused(response) => {
-                Poll::Ready(response.take().expect("a future is not polled after it is ready"))
-            }
+        let response = match &mut self.0 {
+            State::Asked(turn) => turn.as_mut().poll(cx),
+            State::Refused(status) => Poll::Ready(Body::refusal(*status)),
+            State::Answered => panic!("polled after it was ready"),
+        };
+        if response.is_ready()
+            && let State::Asked(turn) = mem::replace(&mut self.0, State::Answered)
+        {
+            turn.rest();
         }
+        response
     }
 }
 
@@ -225,58 +230,80 @@ impl StdError for BuildError {
 
 /// An app of any type.
 trait Dispatch {
-    fn dispatch(&self, request: Request, reply: Reply)
-    -> Pin<Box<dyn Future<Output = http::Response<Body>>>>;
+    fn dispatch(self: Rc<Self>, request: Request, reply: Reply) -> Pin<Box<dyn Turn>>;
 }
 
-struct App<S, B> {
+/// One request with an app of any type.
+trait Turn {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<http::Response<Body>>;
+
+    /// Goes back to where it came from, so that the next request needs no allocation.
+    fn rest(self: Pin<Box<Self>>);
+}
+
+/// Turns kept for later, per app: as many as actix keeps of its own.
+const IDLE: usize = 128;
+
+struct App<S: ActixTrait<Request>, B> {
     service: S,
+    idle: RefCell<Vec<Pin<Box<AppTurn<S, B>>>>>,
     body: PhantomData<fn() -> B>,
+}
+
+pin_project! {
+    struct AppTurn<S: ActixTrait<Request>, B> {
+        #[pin]
+        answer: Option<S::Future>,
+        reply: Option<Reply>,
+        // Only while there is something to answer: idle, it belongs to the app.
+        app: Option<Rc<App<S, B>>>,
+    }
 }
 
 impl<S, B> Dispatch for App<S, B>
 where
+    S: ActixTrait<Request> + 'static,
+    S::Error: Into<Error>,
+    S::Response: Into<Response<B>>,
+    B: MessageBody + 'static,
+{
+    fn dispatch(self: Rc<Self>, request: Request, reply: Reply) -> Pin<Box<dyn Turn>> {
+        let answer = self.service.call(request);
+        let idle = self.idle.borrow_mut().pop();
+        let mut turn = idle.unwrap_or_else(|| Box::pin(AppTurn { answer: None, reply: None, app: None }));
+        let mut parts = turn.as_mut().project();
+        parts.answer.set(Some(answer));
+        *parts.reply = Some(reply);
+        *parts.app = Some(self);
+        turn
+    }
+}
+
+impl<S, B> Turn for AppTurn<S, B>
+where
     S: ActixTrait<Request>,
     S::Error: Into<Error>,
     S::Response: Into<Response<B>>,
-    S::Future: 'static,
     B: MessageBody + 'static,
 {
-    fn dispatch(
-        &self,
-        request: Request,
-        reply: Reply,
-    ) -> Pin<Box<dyn Future<Output = http::Response<Body>>>> {
-        // The only allocation for the future: the translation of the response is part of it.
-        Box::pin(Dispatched { answer: self.service.call(request), reply: Some(reply), body: PhantomData })
-    }
-}
-
-pin_project! {
-    struct Dispatched<F, B> {
-        #[pin]
-        answer: F,
-        reply: Option<Reply>,
-        body: PhantomData<fn() -> B>,
-    }
-}
-
-impl<F, R, E, B> Future for Dispatched<F, B>
-where
-    F: Future<Output = Result<R, E>>,
-    R: Into<Response<B>>,
-    E: Into<Error>,
-    B: MessageBody + 'static,
-{
-    type Output = http::Response<Body>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = ready!(this.answer.poll(cx));
-        let reply = this.reply.take().expect("a future is not polled after it is ready");
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<http::Response<Body>> {
+        let mut this = self.project();
+        let answer = this.answer.as_mut().as_pin_mut().expect("a turn has a future until it is answered");
+        let answer = ready!(answer.poll(cx));
+        this.answer.set(None);
+        let reply = this.reply.take().expect("a turn has a reply until it is answered");
         Poll::Ready(match answer {
             Ok(response) => reply.with(response.into()),
             Err(error) => reply.with(Response::<BoxBody>::from(error.into())),
         })
+    }
+
+    fn rest(mut self: Pin<Box<Self>>) {
+        if let Some(app) = self.as_mut().project().app.take() {
+            let mut idle = app.idle.borrow_mut();
+            if idle.len() < IDLE {
+                idle.push(self);
+            }
+        }
     }
 }

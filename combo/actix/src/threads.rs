@@ -199,7 +199,7 @@ enum Far {
 
 #[derive(Debug)]
 enum Piece {
-    Data(Bytes),
+    Bytes(Bytes),
     Failed(BoxError),
     End,
 }
@@ -219,7 +219,7 @@ impl http_body::Body for SendBody {
             });
         };
         let end = match ready!(pieces.poll_recv(cx)) {
-            Some(Piece::Data(bytes)) => {
+            Some(Piece::Bytes(bytes)) => {
                 if let Some(left) = left {
                     *left = left.saturating_sub(bytes.len() as u64);
                 }
@@ -292,7 +292,7 @@ async fn carry(body: Body, sender: mpsc::Sender<Piece>, token: Option<Token>) {
             None => return,
             Some(Some(Ok(frame))) => {
                 if let Ok(bytes) = frame.into_data() {
-                    room.send(Piece::Data(bytes));
+                    room.send(Piece::Bytes(bytes));
                 }
             }
             Some(last) => {

@@ -37,7 +37,8 @@ fn the_app_sees_the_rest_of_the_path_and_can_ask_for_all_of_it() {
             format!("{arrived} {own}")
         })
         .await;
-        for (arrived, bytes, seen) in [
+        let long = format!("/x/{}", "a".repeat(1000));
+        let cases = [
             ("/x", 0, "/x"),
             ("/x", 2, "/"),
             ("/x/", 2, "/"),
@@ -54,10 +55,26 @@ fn the_app_sees_the_rest_of_the_path_and_can_ask_for_all_of_it() {
             // Never more than the path, and always a path.
             ("/x?q", 99, "/?q"),
             ("/xyz", 2, "/yz"),
-        ] {
-            let request = Request::get(arrived).body(empty()).unwrap();
-            let answer = text(service.call_with(request, strip(bytes)).await).await;
+            (&long, 2, &long[2..]),
+        ];
+        // Paths are remembered from one request to the next.
+        for (arrived, bytes, seen) in cases.iter().cycle().take(20 * cases.len()) {
+            let request = Request::get(*arrived).body(empty()).unwrap();
+            let answer = text(service.call_with(request, strip(*bytes)).await).await;
             assert_eq!(answer, format!("{seen} {arrived}"), "{arrived} without {bytes}");
+        }
+    });
+}
+
+#[test]
+fn one_path_may_lose_more_or_less() {
+    alone(async {
+        let service = looking(|request| request.path().to_owned()).await;
+        for _again in 0..20 {
+            for (bytes, seen) in [(0, "/a/b"), (2, "/b"), (4, "/")] {
+                let request = Request::get("/a/b").body(empty()).unwrap();
+                assert_eq!(text(service.call_with(request, strip(bytes)).await).await, seen);
+            }
         }
     });
 }
