@@ -58,5 +58,5 @@ mod threads;
 mod upgrade;
 
 pub use response::Body;
-pub use service::{ActixService, Arrival, BoxError, BuildError, ResponseFuture};
+pub use service::{ActixService, Answer, Arrival, BoxError, BuildError, ResponseFuture};
 pub use threads::{ActixThreads, SendBody, ThreadsFuture, Unavailable};

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+/// By HTTP/2.
+mod http2;
 /// The same app behind actix's own server and behind hyper.
 mod like_actix;
 /// From the request of `http` 1 to what the app sees.
