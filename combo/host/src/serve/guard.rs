@@ -163,6 +163,7 @@ pub(crate) struct HeadScan {
     /// The beginning of a line that was torn, as far as it matters.
     torn: [u8; CONTENT_LENGTH_LINE.len()],
     length: usize,
+    begun: bool,
     found: bool,
     done: bool,
 }
@@ -172,7 +173,7 @@ const CONTENT_LENGTH_LINE: &[u8; 15] = b"content-length:";
 impl HeadScan {
     /// A new head begins with the next byte.
     pub(crate) fn restart(&mut self) {
-        (self.length, self.found, self.done) = (0, false, false);
+        (self.length, self.begun, self.found, self.done) = (0, false, false, false);
     }
 
     pub(crate) fn lengths(&self) -> Lengths {
@@ -197,13 +198,15 @@ impl HeadScan {
 
     fn line(&mut self, line: &[u8]) {
         match line {
-            [] | [b'\r'] => self.done = true,
+            // Empty lines before a request are skipped (RFC 9112, section 2.2).
+            [] | [b'\r'] => self.done = self.begun,
             [b'c' | b'C', ..] => {
                 let name = line.get(..CONTENT_LENGTH_LINE.len());
                 self.found |= name.is_some_and(|name| name.eq_ignore_ascii_case(CONTENT_LENGTH_LINE));
             }
             _ => {}
         }
+        self.begun |= !matches!(line, [] | [b'\r']);
     }
 
     /// Keeps the beginning of a line whose end is yet to come.
@@ -327,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_length_is_found_wherever_the_head_is_torn() {
-        let with = b"POST / HTTP/1.1\r\nHost: a\r\nContent-LENGTH : 3\r\ncontent-length: 3\r\n\r\nabc";
+        let with = b"\r\n\nPOST / HTTP/1.1\r\nHost: a\r\nContent-LENGTH : 3\r\ncontent-length: 3\r\n\r\nabc";
         let without =
             b"POST / HTTP/1.1\r\nX-Content-Length: a\r\nContent-Lengthy: 1\r\n\r\ncontent-length: 3\r\n";
         for split in 0..with.len() {
