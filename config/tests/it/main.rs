@@ -15,5 +15,7 @@ mod site;
 /// A client that sends any bytes.
 mod wire;
 
+/// What no app may see.
+mod guard;
 /// Which app answers what, and what it sees of it.
 mod prefix;

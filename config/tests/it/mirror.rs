@@ -53,22 +53,24 @@ impl Seen<'_> {
             "original": self.original.map(ToString::to_string),
             "peer": self.peer,
             "host": header("host"),
+            "length": header("content-length"),
             "prefix": header("x-forwarded-prefix"),
             "proxied": proxied,
-            "mount": self.context.map(|context| &*context.mount),
-            "scheme": self.context.map(|context| context.connection.scheme.as_str()),
+            "mount": self.context.map(|context| &*context.site().pattern),
+            "scheme": self.context.map(|context| context.connection().scheme.as_str()),
         })
     }
 }
 
 /// The mirror of a framework.
 pub(crate) fn mirror(framework: &str, reached: &Reached) -> Target {
-    match framework {
+    let target = match framework {
         "axum" => mount::axum(by_axum(reached.clone())),
         "actix" => by_actix(reached.clone()),
         "warp" => mount::tower(warp::service(by_warp(reached.clone()))),
         other => panic!("no mirror is made of {other}"),
-    }
+    };
+    target.context()
 }
 
 fn by_axum(reached: Reached) -> axum::Router {
@@ -102,7 +104,7 @@ fn by_actix(reached: Reached) -> Target {
             })
             .collect();
         // As actix's users learn of it; it is kept in the extensions, too.
-        let scheme = request.connection_info().scheme().to_owned();
+        let known = request.connection_info().clone();
         let extensions = request.extensions();
         let (uri, original) = (newer(request.uri()), extensions.get().map(newer));
         let seen = Seen {
@@ -114,7 +116,9 @@ fn by_actix(reached: Reached) -> Target {
             context: extensions.get::<http::Extensions>().and_then(|newer| newer.get()),
         };
         let mut told = seen.told("actix");
-        told["scheme"] = scheme.into();
+        told["scheme"] = known.scheme().into();
+        told["authority"] = known.host().into();
+        told["remote"] = known.realip_remote_addr().into();
         HttpResponse::Ok().json(told)
     }
     let reached = web::Data::new(reached);
