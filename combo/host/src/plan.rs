@@ -241,7 +241,7 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
         writeln!(f, "  {:width$}  {}", job.name, job.schedule)?;
         match &job.work {
             PlannedWork::Task(_) if job.may_write.is_empty() => {
-                writeln!(f, "  {:width$}    writes nothing", "")?
+                writeln!(f, "  {:width$}    writes nothing", "")?;
             }
             PlannedWork::Task(_) => {
                 let folders: Vec<_> =

@@ -111,6 +111,7 @@ impl Answer {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Order {
     Request(Request<Bytes>, oneshot::Sender<Result<Answer, String>>),
     Advance(Duration, oneshot::Sender<()>),
@@ -283,10 +284,13 @@ fn keep(
     while let Ok(order) = orders.recv() {
         match order {
             Order::Request(request, answer) => drop(answer.send(runner.block_on(bench.request(request)))),
-            Order::Advance(by, done) => drop(done.send(runner.block_on(bench.advance(by)))),
+            Order::Advance(by, done) => {
+                runner.block_on(bench.advance(by));
+                let _ = done.send(());
+            }
             Order::Command(command, reply) => drop(reply.send(runner.block_on(bench.command(command)))),
             Order::Outcomes(outcomes) => {
-                drop(outcomes.send(bench.state.ledger().entries().cloned().collect()))
+                drop(outcomes.send(bench.state.ledger().entries().cloned().collect()));
             }
             Order::Now(now) => drop(now.send(bench.now().wall)),
         }

@@ -100,6 +100,7 @@ impl Arrival<'_> {
 }
 
 /// An answer on its way.
+#[cfg_attr(feature = "axum", expect(clippy::large_enum_variant, reason = "it spares axum's answers a box"))]
 pub(crate) enum Answering {
     /// Of any app.
     Boxed(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>>>>),

@@ -66,7 +66,8 @@ fn headers(headers: &HeaderMap, lengths: Lengths) -> Result<Told<'_>, Malformed>
         // By length first: that tells most names apart at once.
         match name.as_str().len() {
             4 if name == HOST => {
-                if told.host.replace(value).is_some() {
+                let before = told.host.replace(value);
+                if before.is_some() {
                     return Err(Malformed::ManyHosts);
                 }
             }
