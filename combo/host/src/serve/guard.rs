@@ -3,6 +3,8 @@
 //! Pure. Exactly one valid host, which agrees with the target; one kind of length; no `..` in the
 //! path as it was sent; the scheme of the socket; nothing that only a proxy may say.
 
+use std::cell::RefCell;
+
 use combo_core::pattern::normal_segment;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
@@ -20,7 +22,13 @@ pub(crate) struct Lengths {
 }
 
 /// Makes a request trustworthy, or says why it cannot be.
-pub(crate) fn guard<B>(request: &mut Request<B>, scheme: &Scheme, lengths: Lengths) -> Result<(), Malformed> {
+///
+/// What the wire showed is asked for only where it matters: in a request with a `Transfer-Encoding`.
+pub(crate) fn guard<B>(
+    request: &mut Request<B>,
+    scheme: &Scheme,
+    lengths: impl FnOnce() -> Lengths,
+) -> Result<(), Malformed> {
     if has_dot_dot(request.uri().path()) {
         return Err(Malformed::DotDot);
     }
@@ -59,9 +67,9 @@ struct Told<'a> {
     as_proxy: bool,
 }
 
-fn headers(headers: &HeaderMap, lengths: Lengths) -> Result<Told<'_>, Malformed> {
+fn headers(headers: &HeaderMap, lengths: impl FnOnce() -> Lengths) -> Result<Told<'_>, Malformed> {
     let mut told = Told { host: None, as_proxy: false };
-    let (mut length, mut encoded) = (lengths.content_length, false);
+    let (mut length, mut encoded) = (false, false);
     for (name, value) in headers {
         // By length first: that tells most names apart at once.
         match name.as_str().len() {
@@ -82,7 +90,7 @@ fn headers(headers: &HeaderMap, lengths: Lengths) -> Result<Told<'_>, Malformed>
             _ => {}
         }
     }
-    if encoded && length { Err(Malformed::TwoLengths) } else { Ok(told) }
+    if encoded && (length || lengths().content_length) { Err(Malformed::TwoLengths) } else { Ok(told) }
 }
 
 fn only_from_proxies(name: &HeaderName) -> bool {
@@ -197,6 +205,13 @@ impl HeadScan {
         }
     }
 
+    /// The whole of a head that came in one piece.
+    fn of(head: &[u8]) -> Self {
+        let mut scan = Self::default();
+        scan.feed(head);
+        scan
+    }
+
     fn line(&mut self, line: &[u8]) {
         match line {
             // Empty lines before a request are skipped (RFC 9112, section 2.2).
@@ -218,6 +233,42 @@ impl HeadScan {
     }
 }
 
+/// The last head that came in one piece on this thread, kept until it has been parsed, which happens
+/// before another connection is read: so that hardly any head has to be scanned.
+#[derive(Debug)]
+pub(crate) struct LastHead {
+    reader: usize,
+    bytes: Vec<u8>,
+}
+
+thread_local! {
+    static LAST_HEAD: RefCell<LastHead> = const { RefCell::new(LastHead { reader: 0, bytes: Vec::new() }) };
+}
+
+impl LastHead {
+    /// Whether a read that begins a head ends one, so that it can be kept.
+    pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+        bytes.ends_with(b"\r\n\r\n")
+    }
+
+    /// Keeps a head that was read on a connection, which is known by some number.
+    pub(crate) fn keep(reader: usize, bytes: &[u8]) {
+        LAST_HEAD.with_borrow_mut(|last| {
+            last.reader = reader;
+            last.bytes.clear();
+            last.bytes.extend_from_slice(bytes);
+        });
+    }
+
+    /// What the head showed, if it was read on this connection.
+    pub(crate) fn lengths(reader: usize) -> Lengths {
+        LAST_HEAD.with_borrow(|last| match last.reader {
+            whose if whose == reader => HeadScan::of(&last.bytes).lengths(),
+            _ => Lengths::default(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -231,7 +282,7 @@ mod tests {
         }
         let mut request = request.body(()).expect("a request");
         let lengths = Lengths::default();
-        let guarded = guard(&mut request, &Scheme::HTTP, lengths).map(|()| {
+        let guarded = guard(&mut request, &Scheme::HTTP, || lengths).map(|()| {
             let names = request
                 .headers()
                 .iter()
@@ -255,7 +306,7 @@ mod tests {
             let mut request = Request::new(());
             let value = HeaderValue::from_bytes(bad.as_bytes()).expect("a value");
             let _ = request.headers_mut().insert(HOST, value);
-            assert_eq!(guard(&mut request, &Scheme::HTTP, Lengths::default()), Err(Malformed::Host), "{bad}");
+            assert_eq!(guard(&mut request, &Scheme::HTTP, Lengths::default), Err(Malformed::Host), "{bad}");
         }
     }
 
@@ -295,7 +346,7 @@ mod tests {
         let _ = request.headers_mut().insert(HOST, HeaderValue::from_static("a"));
         let _ = request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         let hidden = Lengths { content_length: true };
-        assert_eq!(guard(&mut request, &Scheme::HTTP, hidden), Err(Malformed::TwoLengths));
+        assert_eq!(guard(&mut request, &Scheme::HTTP, || hidden), Err(Malformed::TwoLengths));
     }
 
     #[test]
@@ -327,6 +378,17 @@ mod tests {
         scan.feed(&head[..split]);
         scan.feed(&head[split..]);
         scan.lengths().content_length
+    }
+
+    #[test]
+    fn a_head_that_came_whole_is_looked_at_later() {
+        let head = b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(LastHead::is_whole(head) && !LastHead::is_whole(&head[..head.len() - 1]));
+        LastHead::keep(1, head);
+        assert!(LastHead::lengths(1).content_length);
+        assert!(!LastHead::lengths(2).content_length, "of another connection");
+        LastHead::keep(1, b"GET / HTTP/1.1\r\n\r\n");
+        assert!(!LastHead::lengths(1).content_length);
     }
 
     #[test]

@@ -33,10 +33,10 @@ use tokio::{
 
 use super::{
     body::{RequestBody, ResponseBody},
-    guard::guard,
+    guard::{LastHead, Lengths, guard},
     refusal::Refusal,
     stream::{Socket, Stream},
-    sweep::{Phase, Progress, Verdict},
+    sweep::{Phase, Progress, Seen, Verdict},
     worker::{Accepted, Counted, Raw, Telling, Worker, said},
 };
 use crate::mount::{Answering, Arrival};
@@ -202,7 +202,13 @@ const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-pref
 impl Line {
     /// Through guard and route; tells the app of its prefix, in a header that no client can set.
     fn admit(&self, request: &mut Request<Incoming>) -> Result<(usize, Arrival<'_>), Refusal> {
-        guard(request, &self.connection.scheme, self.progress.take_lengths()).map_err(Refusal::Malformed)?;
+        let seen = self.progress.take_head();
+        let lengths = || match seen {
+            Seen::Nothing => Lengths::default(),
+            Seen::Whole => LastHead::lengths(Arc::as_ptr(&self.progress).addr()),
+            Seen::Scanned(lengths) => lengths,
+        };
+        guard(request, &self.connection.scheme, lengths).map_err(Refusal::Malformed)?;
         let secure = self.connection.scheme == Scheme::HTTPS;
         let routes = &self.worker.routes;
         let host = if secure || routes.by_host() {

@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use super::{
-    guard::HeadScan,
-    sweep::{Phase, Progress, Verdict},
+    guard::{HeadScan, LastHead},
+    sweep::{Phase, Progress, Seen, Verdict},
     worker::Registered,
 };
 
@@ -75,13 +75,18 @@ impl Stream {
 
     fn read_from_peer(&mut self, bytes: &[u8]) {
         let begins = matches!(self.progress.phase(), Phase::First | Phase::Idle);
-        if self.progress.read() {
-            if begins {
-                self.scan.restart();
-            }
-            self.scan.feed(bytes);
-            self.progress.head(self.scan.lengths());
+        if !self.progress.read() {
+            return;
         }
+        if begins && LastHead::is_whole(bytes) {
+            LastHead::keep(Arc::as_ptr(&self.progress).addr(), bytes);
+            return self.progress.head(Seen::Whole);
+        }
+        if begins {
+            self.scan.restart();
+        }
+        self.scan.feed(bytes);
+        self.progress.head(Seen::Scanned(self.scan.lengths()));
     }
 
     fn cut(&self) -> io::Result<()> {

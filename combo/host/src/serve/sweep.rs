@@ -63,6 +63,17 @@ impl Phase {
     }
 }
 
+/// What is known of the head of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// It was not looked at.
+    Nothing,
+    /// It came in one piece and is kept.
+    Whole,
+    /// It came in several, or with more after it, and was scanned.
+    Scanned(Lengths),
+}
+
 /// What is to become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -109,7 +120,7 @@ pub(crate) struct Progress {
     waits_for_body: AtomicU32,
     waits_for_write: AtomicU32,
     multiplexed: AtomicBool,
-    content_length: AtomicBool,
+    head: AtomicU8,
     verdict: AtomicU8,
     waker: AtomicWaker,
 }
@@ -124,7 +135,7 @@ impl Progress {
             waits_for_body: AtomicU32::new(0),
             waits_for_write: AtomicU32::new(0),
             multiplexed: AtomicBool::new(false),
-            content_length: AtomicBool::new(false),
+            head: AtomicU8::new(0),
             verdict: AtomicU8::new(Verdict::Serve as u8),
             waker: AtomicWaker::new(),
         }
@@ -157,17 +168,26 @@ impl Progress {
         phase != Phase::Upgraded as u8
     }
 
-    /// What the head that is being read has shown so far.
-    pub(crate) fn head(&self, lengths: Lengths) {
-        self.content_length.store(lengths.content_length, Relaxed);
+    /// What is known of the head that is being read.
+    pub(crate) fn head(&self, seen: Seen) {
+        let number = match seen {
+            Seen::Nothing => 0,
+            Seen::Whole => 1,
+            Seen::Scanned(lengths) => 2 + u8::from(lengths.content_length),
+        };
+        self.head.store(number, Relaxed);
     }
 
-    /// What the head of the request that begins now has shown. Said once: what is pipelined after
+    /// What is known of the head of the request that begins now. Said once: what is pipelined after
     /// it was read with it, and is not looked at.
-    pub(crate) fn take_lengths(&self) -> Lengths {
-        let content_length = self.content_length.load(Relaxed);
-        self.content_length.store(false, Relaxed);
-        Lengths { content_length }
+    pub(crate) fn take_head(&self) -> Seen {
+        let number = self.head.load(Relaxed);
+        self.head.store(0, Relaxed);
+        match number {
+            0 => Seen::Nothing,
+            1 => Seen::Whole,
+            scanned => Seen::Scanned(Lengths { content_length: scanned == 3 }),
+        }
     }
 
     pub(crate) fn request_began(&self) {
