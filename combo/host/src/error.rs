@@ -32,6 +32,10 @@ pub(crate) enum Kind {
         pattern: String,
         cause: BoxError,
     },
+    #[cfg_attr(
+        not(any(test, feature = "tokio-cron-scheduler")),
+        expect(dead_code, reason = "only a hosted job can fail so")
+    )]
     Job {
         job: String,
         cause: BoxError,

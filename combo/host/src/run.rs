@@ -254,6 +254,10 @@ async fn work(job: PlannedJob, root: &Path, layer: Option<&Path>) -> Result<Work
         path,
         cause,
     })?;
+    #[cfg_attr(
+        not(feature = "tokio-cron-scheduler"),
+        expect(clippy::infallible_destructuring_match, reason = "with the feature there is another kind")
+    )]
     let task = match work {
         PlannedWork::Task(task) => task,
         // Foreign code does its own writing, which no layer would catch.

@@ -298,6 +298,7 @@ fn keep(
 }
 
 /// Stands in for hosted code.
+#[cfg_attr(not(feature = "tokio-cron-scheduler"), expect(dead_code, reason = "there is none"))]
 pub(crate) struct Idle;
 
 impl ErasedTask for Idle {

@@ -114,6 +114,7 @@ impl Ledger {
     }
 
     /// The entries that are kept, the oldest first.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
         self.entries.iter()
     }

@@ -227,7 +227,6 @@ pub fn redirect(to: impl Into<String>) -> Target {
 
 impl Source {
     /// What each worker builds from, once everything that can fail has been opened.
-    #[cfg_attr(not(feature = "files"), expect(clippy::unnecessary_wraps, reason = "files can fail"))]
     pub(crate) fn recipe(
         self,
         resolve: impl Fn(&std::path::Path) -> Vec<PathBuf>,

@@ -131,6 +131,8 @@ async fn open(
     tls: Option<super::worker::Tls>,
     progress: &Progress,
 ) -> io::Result<(Socket, Option<bool>)> {
+    // Only a handshake makes progress here.
+    let _ = progress;
     match (socket, tls) {
         #[cfg(feature = "tls")]
         (Raw::Tcp(socket), Some(tls)) => {
@@ -142,10 +144,7 @@ async fn open(
         (Raw::Tcp(socket), _) => Ok((Socket::Tcp(TcpStream::from_std(socket)?), None)),
         (Raw::Unix(socket), _) => Ok((Socket::Unix(UnixStream::from_std(socket)?), None)),
         #[cfg(feature = "testing")]
-        (Raw::Memory(pipe), _) => {
-            let _ = progress;
-            Ok((Socket::Memory(pipe), None))
-        }
+        (Raw::Memory(pipe), _) => Ok((Socket::Memory(pipe), None)),
     }
 }
 
