@@ -3,7 +3,7 @@
 //! | stage | takes | gives |
 //! | --- | --- | --- |
 //! | [`timetable`] | now | ticks (late ones merged, missed ones counted) |
-//! | [`run`] | tick | changes |
+//! | [`run`](mod@run) | tick | changes |
 //! | [`apply`] | change | applied |
 //! | [`ledger`] | outcome | one line per tick |
 //!
