@@ -6,12 +6,13 @@
 //!
 //! `build` makes the requests and drops them; `mounted` gives them to the app through `ActixService`;
 //! `bare` gives the app requests that are actix's own from the start. What the translation costs is
-//! `mounted` less `build` less `bare`. The second word is the number of headers, 4 or 12; the third one
-//! that of the calls.
+//! `mounted` less `build` less `bare`. The second word is the number of headers, at most 12; the third
+//! one that of the calls; a fourth one, that of the clients that take turns, which differ as browsers
+//! do, and in their queries. Default: 1.
 
 use std::{env, error::Error, net::SocketAddr, pin::Pin, task::Context};
 
-use actix_http::{HttpMessage as _, Payload, Request, Response};
+use actix_http::{Payload, Request, Response};
 use actix_service::{IntoServiceFactory as _, Service as _, ServiceFactory as _};
 use actix_web::{
     App, HttpResponse,
@@ -64,16 +65,19 @@ struct Incoming {
 }
 
 impl Incoming {
-    fn new(headers: usize) -> Self {
-        let headers = HEADERS[..headers]
-            .iter()
-            .map(|&(name, value)| {
-                // Not static, as nothing in a server's buffer is.
-                let value = HeaderValue::from_maybe_shared(Bytes::from(value.to_owned()));
-                (HeaderName::from_static(name), value.expect("a valid value"))
-            })
-            .collect();
-        Self { uri: Uri::from_static("/actix/hello"), headers }
+    fn new(headers: usize, client: usize) -> Result<Self, Box<dyn Error>> {
+        let query = if client == 0 { String::new() } else { format!("?{client}") };
+        let mut all = Vec::new();
+        for (name, value) in HEADERS.iter().take(headers) {
+            let mut value = (*value).to_owned();
+            if client != 0 && ["user-agent", "accept-language", "referer", "cookie"].contains(name) {
+                value.push_str(&format!(" {client}"));
+            }
+            // Not static, as nothing in a server's buffer is.
+            let value = HeaderValue::from_maybe_shared(Bytes::from(value))?;
+            all.push((HeaderName::from_static(name), value));
+        }
+        Ok(Self { uri: format!("/actix/hello{query}").parse()?, headers: all })
     }
 
     fn request(&self, mut spare: HeaderMap) -> http::Request<Empty<Bytes>> {
@@ -92,8 +96,11 @@ impl Incoming {
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut words = env::args().skip(1);
     let mode = words.next().ok_or("say `build`, `mounted` or `bare`")?;
-    let incoming = Incoming::new(words.next().ok_or("say how many headers")?.parse()?);
-    let calls: u64 = words.next().ok_or("say how many calls")?.parse()?;
+    let headers = words.next().ok_or("say how many headers")?.parse()?;
+    let calls = words.next().ok_or("say how many calls")?.parse()?;
+    let clients = words.next().map_or(Ok(1), |clients| clients.parse())?;
+    let incoming: Vec<_> =
+        (0..clients.max(1)).map(|client| Incoming::new(headers, client)).collect::<Result<_, _>>()?;
     match mode.as_str() {
         "build" => build(&incoming, calls),
         "mounted" => mounted(&incoming, calls).await?,
@@ -103,20 +110,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn build(incoming: &Incoming, calls: u64) {
+fn build(clients: &[Incoming], calls: usize) {
     let mut spare = HeaderMap::new();
-    for _call in 0..calls {
+    for incoming in clients.iter().cycle().take(calls) {
         let request = std::hint::black_box(incoming.request(spare));
         spare = request.into_parts().0.headers;
         spare.clear();
     }
 }
 
-async fn mounted(incoming: &Incoming, calls: u64) -> Result<(), Box<dyn Error>> {
+async fn mounted(clients: &[Incoming], calls: usize) -> Result<(), Box<dyn Error>> {
     let service = ActixService::new(app).await?;
     let peer = Some(SocketAddr::from(([127, 0, 0, 1], 4711)));
     let mut spare = HeaderMap::new();
-    for _call in 0..calls {
+    for incoming in clients.iter().cycle().take(calls) {
         let arrival = Arrival { peer, strip: "/actix".len(), origin: None };
         let response = service.call_with(incoming.request(spare), arrival).await;
         let (parts, mut body) = response.into_parts();
@@ -129,7 +136,7 @@ async fn mounted(incoming: &Incoming, calls: u64) -> Result<(), Box<dyn Error>> 
     Ok(())
 }
 
-async fn bare(incoming: &Incoming, calls: u64) -> Result<(), Box<dyn Error>> {
+async fn bare(clients: &[Incoming], calls: usize) -> Result<(), Box<dyn Error>> {
     let service = app()
         .into_factory()
         .new_service(AppConfig::default())
@@ -138,7 +145,7 @@ async fn bare(incoming: &Incoming, calls: u64) -> Result<(), Box<dyn Error>> {
     let peer = Some(SocketAddr::from(([127, 0, 0, 1], 4711)));
     let uri = actix_web::http::Uri::from_static("/hello");
     let mut headers = Vec::new();
-    for (name, value) in &incoming.headers {
+    for (name, value) in &clients[0].headers {
         let value = Bytes::copy_from_slice(value.as_bytes());
         headers.push((
             actix_web::http::header::HeaderName::from_bytes(name.as_str().as_bytes())?,
@@ -153,7 +160,6 @@ async fn bare(incoming: &Incoming, calls: u64) -> Result<(), Box<dyn Error>> {
         for (name, value) in &headers {
             head.headers.append(name.clone(), value.clone());
         }
-        let _extensions = request.extensions().get::<u8>();
         let response: Response<BoxBody> = service.call(request).await?.into();
         let (head, body) = response.into_parts();
         assert_eq!(head.status(), 200);
