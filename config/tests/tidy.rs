@@ -148,7 +148,7 @@ fn main_is_one_call() {
 
 #[test]
 fn there_is_one_binary() {
-    let mains = sources().into_iter().map(|(path, _)| path);
+    let mains = sources().into_keys();
     let mains: Vec<_> =
         mains.filter(|path| path.ends_with("src/main.rs") || path.contains("/src/bin/")).collect();
     assert_eq!(mains, ["config/src/main.rs"]);
