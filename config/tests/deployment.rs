@@ -22,7 +22,10 @@ async fn every_framework_answers_under_its_prefix() {
     let mut rig = rig();
     for framework in ["axum", "actix", "warp"] {
         let greeting = rig.get(&format!("/{framework}")).await;
-        assert_eq!((greeting.status().as_u16(), greeting.text()), (200, &*format!("Hello from {framework}!\n")));
+        assert_eq!(
+            (greeting.status().as_u16(), greeting.text()),
+            (200, &*format!("Hello from {framework}!\n"))
+        );
         let named = rig.get(&format!("/{framework}/hello/w%C3%B6rld")).await;
         assert_eq!((named.status().as_u16(), named.text()), (200, "Hello, wörld!\n"));
     }
@@ -48,7 +51,11 @@ async fn every_tick_ends_in_exactly_one_outcome() {
     for (job, expected) in [("clock", "ran"), ("pulse", "was skipped: hosted code is not run in a rig")] {
         let of_job: Vec<_> = outcomes.iter().filter(|entry| &*entry.job == job).collect();
         assert_eq!(of_job.len(), 150, "{job} every four seconds for ten minutes");
-        assert!(of_job.iter().all(|entry| entry.outcome.to_string() == expected), "{job}: {:?}", of_job[0].outcome);
+        assert!(
+            of_job.iter().all(|entry| entry.outcome.to_string() == expected),
+            "{job}: {:?}",
+            of_job[0].outcome
+        );
     }
 }
 
