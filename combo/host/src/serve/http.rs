@@ -50,9 +50,11 @@ pub(crate) async fn connection(worker: Rc<Worker>, accepted: Accepted, counted: 
     }
     let shared = worker.shared.clone();
     let mut served = pin!(serve(worker, accepted, counted, progress.clone()));
-    let mut known = false;
+    let mut known = None;
     poll_fn(|cx| {
-        if !std::mem::replace(&mut known, true) {
+        // A verdict wakes once: the next one has to find the waker again.
+        let verdict = Some(progress.verdict());
+        if std::mem::replace(&mut known, verdict) != verdict {
             progress.wake(cx.waker());
         }
         shared.moved();
