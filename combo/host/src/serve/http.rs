@@ -111,7 +111,12 @@ async fn serve(
         .await?;
     } else {
         let mut builder = http1::Builder::new();
-        let _ = builder.half_close(true).max_header_size(limits.head_size as usize).header_read_timeout(None);
+        let _ = builder
+            .half_close(true)
+            // One write of few bytes costs us and the kernel less than a vectored one.
+            .writev(false)
+            .max_header_size(limits.head_size as usize)
+            .header_read_timeout(None);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
         let mut told = false;
         poll_fn(|cx| {
