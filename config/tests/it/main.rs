@@ -15,6 +15,8 @@ mod site;
 /// A client that sends any bytes.
 mod wire;
 
+/// Clients that are slow, rude or gone.
+mod clients;
 /// What no app may see.
 mod guard;
 /// Which app answers what, and what it sees of it.
