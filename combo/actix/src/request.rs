@@ -4,7 +4,6 @@
 //! `http` cannot hold, which actix's own server refuses too.
 
 use std::{
-    cell::RefCell,
     error::Error as StdError,
     io,
     pin::Pin,
@@ -26,16 +25,16 @@ use hyper::upgrade::OnUpgrade;
 use pin_project_lite::pin_project;
 
 use crate::{
-    glossary::{CONNECTION, Glossary, HOST, UPGRADE},
+    glossary::{CONNECTION, HOST, UPGRADE},
     response::Reply,
-    service::{Arrival, BoxError},
+    service::{ActixService, Arrival, BoxError},
     upgrade::Tunnel,
 };
 
 pub(crate) fn translate<B>(
     request: http::Request<B>,
     arrival: Arrival,
-    glossary: &Rc<RefCell<Glossary>>,
+    service: &ActixService,
 ) -> Result<(Request, Reply), InvalidUri>
 where
     B: http_body::Body<Data = Bytes> + 'static,
@@ -43,7 +42,7 @@ where
 {
     let (mut parts, body) = request.into_parts();
     let Arrival { peer, strip, origin: told } = arrival;
-    let mut words = glossary.borrow_mut();
+    let mut words = service.glossary.borrow_mut();
     let mut request = Request::with_payload(Payload::None);
     let head = request.head_mut();
     let arrived = match parts.uri.path_and_query() {
@@ -96,7 +95,10 @@ where
     let connect = head.method == Method::CONNECT;
     let whole = body.is_end_stream();
     let tunnel = if upgrade.is_some() || connect {
-        parts.extensions.remove::<OnUpgrade>().map(|upgrade| Box::new(Tunnel::new(upgrade)))
+        parts
+            .extensions
+            .remove::<OnUpgrade>()
+            .map(|upgrade| Box::new(Tunnel::new(upgrade, service.busy.clone())))
     } else {
         None
     };
@@ -117,7 +119,7 @@ where
 
     parts.headers.clear();
     let reply = Reply {
-        glossary: Rc::clone(glossary),
+        glossary: Rc::clone(&service.glossary),
         version: parts.version,
         head: parts.method == http::Method::HEAD,
         connect,

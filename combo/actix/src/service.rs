@@ -27,6 +27,7 @@ use actix_web::{
 use bytes::Bytes;
 use http::StatusCode;
 use pin_project_lite::pin_project;
+use tokio::sync::mpsc;
 
 use crate::{
     glossary::Glossary,
@@ -44,8 +45,13 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 #[derive(Clone)]
 pub struct ActixService {
     app: Rc<dyn Dispatch>,
-    glossary: Rc<RefCell<Glossary>>,
+    pub(crate) glossary: Rc<RefCell<Glossary>>,
+    /// Cloned by all that is still to be finished.
+    pub(crate) busy: Option<Busy>,
 }
+
+/// Keeps a receiver waiting until all clones are dropped.
+pub(crate) type Busy = mpsc::Sender<Infallible>;
 
 /// What the host of a service tells beyond the request itself.
 ///
@@ -86,7 +92,7 @@ impl ActixService {
             .await
             .map_err(|reason| BuildError(Kind::App(format!("{reason:?}"))))?;
         let app = App { service, idle: RefCell::default(), body: PhantomData };
-        Ok(Self { app: Rc::new(app), glossary: Rc::new(RefCell::new(Glossary::new())) })
+        Ok(Self { app: Rc::new(app), glossary: Rc::new(RefCell::new(Glossary::new())), busy: None })
     }
 
     /// Answers one request, with what the host knows about it.
@@ -99,7 +105,7 @@ impl ActixService {
         B: http_body::Body<Data = Bytes> + 'static,
         B::Error: Into<BoxError>,
     {
-        match request::translate(request, arrival, &self.glossary) {
+        match request::translate(request, arrival, self) {
             Ok((request, reply)) => Answer(State::Asked(Rc::clone(&self.app).dispatch(request, reply))),
             Err(_) => Answer(State::Refused(StatusCode::BAD_REQUEST)),
         }

@@ -6,7 +6,6 @@
 #![expect(clippy::disallowed_methods, reason = "an app on threads of its own needs threads")]
 
 use std::{
-    convert::Infallible,
     error::Error as StdError,
     fmt,
     future::{Future, poll_fn},
@@ -41,8 +40,8 @@ type Job = Box<dyn FnOnce(ActixService) -> Pin<Box<dyn Future<Output = ()>>> + S
 
 /// An actix-web app on threads of its own.
 ///
-/// Clones share the threads, which end after the last clone is dropped and what is in flight is
-/// answered. Each app is dropped on its own thread.
+/// Clones share the threads, which end after the last clone is dropped, what is in flight is answered
+/// and upgraded connections are closed. Each app is dropped on its own thread.
 #[derive(Clone)]
 pub struct ActixThreads {
     lanes: Arc<[Lane]>,
@@ -421,19 +420,15 @@ where
     Ok(Building { lane: Lane { queue, load: Arc::default() }, built })
 }
 
-/// Takes up requests until nobody can send any more, then waits for those in flight.
-async fn serve(service: ActixService, mut jobs: mpsc::Receiver<Job>) {
-    let (alive, mut ended) = mpsc::channel::<Infallible>(1);
+/// Takes up requests until nobody can send any more, then waits for all that was begun.
+async fn serve(mut service: ActixService, mut jobs: mpsc::Receiver<Job>) {
+    let (busy, mut done) = mpsc::channel(1);
+    service.busy = Some(busy);
     while let Some(job) = jobs.recv().await {
-        let service = service.clone();
-        let alive = alive.clone();
-        let _task = tokio::task::spawn_local(async move {
-            let _alive = alive;
-            job(service).await;
-        });
+        let _task = tokio::task::spawn_local(job(service.clone()));
     }
-    drop(alive);
-    let _ = ended.recv().await;
+    drop(service);
+    let _ = done.recv().await;
 }
 
 /// Ends its thread when dropped there, also by a panic.

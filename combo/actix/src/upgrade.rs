@@ -25,6 +25,8 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 
+use crate::service::Busy;
+
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
 
@@ -32,6 +34,7 @@ const CHUNK: usize = 16 * 1024;
 pub(crate) struct Tunnel {
     connection: Rc<RefCell<Connection>>,
     upgrade: Option<OnUpgrade>,
+    _busy: Option<Busy>,
 }
 
 struct Connection {
@@ -44,9 +47,9 @@ struct Connection {
 }
 
 impl Tunnel {
-    pub(crate) fn new(upgrade: OnUpgrade) -> Self {
+    pub(crate) fn new(upgrade: OnUpgrade, busy: Option<Busy>) -> Self {
         let connection = Connection { io: None, closed: false, reader: None, writer: None };
-        Self { connection: Rc::new(RefCell::new(connection)), upgrade: Some(upgrade) }
+        Self { connection: Rc::new(RefCell::new(connection)), upgrade: Some(upgrade), _busy: busy }
     }
 
     pub(crate) fn incoming(&self) -> Incoming {

@@ -420,7 +420,8 @@ fn an_app_that_cannot_be_built_says_so() {
     assert!(std::error::Error::source(&broken.unwrap_err()).unwrap().to_string().contains("panicked"));
 }
 
-/// Over a real connection served by one thread, with the app on another.
+/// Over a real connection served by one thread, with the app on another. The last clone of the service
+/// ends with hyper's part of the connection, which must not end the app's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_crosses_over() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
