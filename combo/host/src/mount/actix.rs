@@ -66,7 +66,7 @@ impl App for Actix {
         let peer = connection.peer.address();
         let known = combo_actix::Arrival { peer, strip, ..combo_actix::Arrival::default() };
         let answering = self.0.call_with(request, known);
-        Answering::new(async move {
+        Box::pin(async move {
             let (head, body) = answering.await.into_parts();
             Ok(http::Response::from_parts(head, begun(body).await))
         })

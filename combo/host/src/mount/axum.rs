@@ -53,18 +53,19 @@ impl App for Axum {
         let _ = extensions.insert(OriginalUri(original));
         // An empty body costs nothing in axum's own form.
         let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
-        Answering::Axum(self.0.borrow_mut().call(request))
+        Box::pin(Route(self.0.borrow_mut().call(request)))
     }
 }
 
 /// The answer of a router on its way.
-pub(super) type Route = RouteFuture<Infallible>;
+struct Route(RouteFuture<Infallible>);
 
-pub(super) fn poll(
-    route: &mut Route,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Response<ResponseBody>, BoxError>> {
-    let Ok(response) = ready!(Pin::new(route).poll(cx));
-    let (head, body) = response.into_parts();
-    Poll::Ready(Ok(Response::from_parts(head, ResponseBody::begun(body, cx))))
+impl Future for Route {
+    type Output = Result<Response<ResponseBody>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(response) = ready!(Pin::new(&mut self.0).poll(cx));
+        let (head, body) = response.into_parts();
+        Poll::Ready(Ok(Response::from_parts(head, ResponseBody::begun(body, cx))))
+    }
 }

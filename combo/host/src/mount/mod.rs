@@ -12,15 +12,7 @@ pub(crate) mod files;
 mod redirect;
 mod tower;
 
-use std::{
-    fmt,
-    future::Future,
-    path::PathBuf,
-    pin::Pin,
-    rc::Rc,
-    sync::Arc,
-    task::{self, Poll},
-};
+use std::{fmt, future::Future, path::PathBuf, pin::Pin, rc::Rc, sync::Arc};
 
 use combo_core::{BoxError, Connection, Context, Site};
 use http::{Request, Response, Uri};
@@ -55,6 +47,8 @@ pub(crate) enum Source {
 
 pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Target, BoxError>> + Send>>;
 pub(crate) type Building = Pin<Box<dyn Future<Output = Result<Rc<dyn App>, BoxError>>>>;
+/// An answer on its way.
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>>>>;
 pub(crate) type Builder = Box<dyn FnOnce() -> Building + Send>;
 
 /// Gives each worker what it needs to build its instance.
@@ -96,36 +90,6 @@ impl Arrival<'_> {
             let _ = request.extensions_mut().insert(context);
         }
         original
-    }
-}
-
-/// An answer on its way.
-#[cfg_attr(feature = "axum", expect(clippy::large_enum_variant, reason = "it spares axum's answers a box"))]
-pub(crate) enum Answering {
-    /// Of any app.
-    Boxed(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>>>>),
-    /// Of an axum app, whose future has one size and need not be boxed.
-    #[cfg(feature = "axum")]
-    Axum(axum::Route),
-}
-
-impl Answering {
-    pub(crate) fn new(
-        answering: impl Future<Output = Result<Response<ResponseBody>, BoxError>> + 'static,
-    ) -> Self {
-        Self::Boxed(Box::pin(answering))
-    }
-}
-
-impl Future for Answering {
-    type Output = Result<Response<ResponseBody>, BoxError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Self::Boxed(answering) => answering.as_mut().poll(cx),
-            #[cfg(feature = "axum")]
-            Self::Axum(answering) => axum::poll(answering, cx),
-        }
     }
 }
 

@@ -72,7 +72,7 @@ impl App for Redirect {
         if let Ok(location) = HeaderValue::from_str(&location) {
             let _ = response.headers_mut().insert(LOCATION, location);
         }
-        Answering::new(std::future::ready(Ok(response)))
+        Box::pin(std::future::ready(Ok(response)))
     }
 }
 

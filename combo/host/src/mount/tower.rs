@@ -110,7 +110,7 @@ where
             let _ = extensions.insert(peer);
         }
         let _ = extensions.insert(original);
-        Answering::new(async move {
+        Box::pin(async move {
             poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
             let response = service.call(request).await.map_err(Into::into)?;
             let (head, body) = response.into_parts();

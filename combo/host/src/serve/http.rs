@@ -261,7 +261,7 @@ impl Future for Answer {
         let mut ticket = this.ticket.take().expect("a future is not polled after it is ready");
         let answered = match &mut this.state {
             Err(refusal) => Err(*refusal),
-            Ok(answering) => match ticket.guarded(|| Pin::new(answering).poll(cx)) {
+            Ok(answering) => match ticket.guarded(|| answering.as_mut().poll(cx)) {
                 Ok(Poll::Pending) => {
                     ticket.stay();
                     this.ticket = Some(ticket);

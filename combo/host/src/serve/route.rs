@@ -25,7 +25,7 @@ pub(crate) struct Routes {
 struct Tree {
     mount: Option<usize>,
     /// Sorted by segment.
-    children: Vec<(Box<str>, Self)>,
+    children: Vec<(Box<[u8]>, Self)>,
 }
 
 /// What takes a request.
@@ -91,17 +91,17 @@ impl Tree {
             self.mount = Some(mount);
             return;
         };
-        let at = match self.children.binary_search_by(|(child, _)| (**child).cmp(first)) {
+        let at = match self.children.binary_search_by(|(child, _)| (**child).cmp(first.as_bytes())) {
             Ok(at) => at,
             Err(at) => {
-                self.children.insert(at, (first.as_str().into(), Self::default()));
+                self.children.insert(at, (first.as_bytes().into(), Self::default()));
                 at
             }
         };
         self.children[at].1.insert(rest, mount);
     }
 
-    fn child(&self, segment: &str) -> Option<&Self> {
+    fn child(&self, segment: &[u8]) -> Option<&Self> {
         // A handful is compared faster than searched.
         let at = if self.children.len() <= 8 {
             self.children.iter().position(|(child, _)| **child == *segment)?
@@ -112,23 +112,25 @@ impl Tree {
     }
 
     fn find(&self, path: &str) -> Option<Found> {
+        let bytes = path.as_bytes();
         let mut tree = self;
         let mut found = self.mount.map(|mount| Found { mount, strip: 0 });
         let mut at = 0;
-        while !tree.children.is_empty() && path.as_bytes().get(at) == Some(&b'/') {
-            let rest = &path[at + 1..];
+        while !tree.children.is_empty() && bytes.get(at) == Some(&b'/') {
+            let (from, mut to, mut plain) = (at + 1, at + 1, true);
             // Segments are short, so they are looked at byte by byte.
-            let mut plain = true;
-            let ends = |b: u8| {
-                plain &= b != b'%';
-                b == b'/'
+            while to < bytes.len() && bytes[to] != b'/' {
+                plain &= bytes[to] != b'%';
+                to += 1;
+            }
+            let child = if plain {
+                tree.child(&bytes[from..to])
+            } else {
+                tree.child(normal_segment(&path[from..to]).as_bytes())
             };
-            let length = rest.bytes().position(ends).unwrap_or(rest.len());
-            let segment = &rest[..length];
-            let child = if plain { tree.child(segment) } else { tree.child(&normal_segment(segment)) };
             let Some(child) = child else { break };
             tree = child;
-            at += 1 + length;
+            at = to;
             found = tree.mount.map(|mount| Found { mount, strip: at }).or(found);
         }
         found
