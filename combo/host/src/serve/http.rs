@@ -102,11 +102,14 @@ async fn serve(
         let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
         let mut told = false;
         poll_fn(|cx| {
-            if !told && progress.verdict() != Verdict::Serve {
+            loop {
+                let polled = connection.as_mut().poll(cx);
+                if told || polled.is_ready() || !progress.finishes() {
+                    return polled;
+                }
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }
-            connection.as_mut().poll(cx)
         })
         .await?;
     } else {
@@ -120,11 +123,14 @@ async fn serve(
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
         let mut told = false;
         poll_fn(|cx| {
-            if !told && progress.verdict() != Verdict::Serve {
+            loop {
+                let polled = connection.as_mut().poll(cx);
+                if told || polled.is_ready() || !progress.finishes() {
+                    return polled;
+                }
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }
-            connection.as_mut().poll(cx)
         })
         .await?;
     }

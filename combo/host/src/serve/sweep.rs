@@ -222,6 +222,12 @@ impl Progress {
         }
     }
 
+    /// Whether it is to finish, and may be told: before its first request it would end unanswered.
+    pub(crate) fn finishes(&self) -> bool {
+        self.verdict() != Verdict::Serve
+            && !matches!(self.phase(), Phase::Handshake | Phase::First | Phase::Head)
+    }
+
     /// A verdict is only ever made stricter.
     pub(crate) fn judge(&self, verdict: Verdict) {
         if verdict > self.verdict() {
