@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::{
@@ -39,7 +39,17 @@ pub(crate) struct Stream {
     ahead: [u8; PREFACE.len()],
     ahead_from: usize,
     ahead_to: usize,
+    closing: Option<Closing>,
     _registered: Registered,
+}
+
+/// We have ended the connection; the peer has not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    /// There is nothing that it might still send.
+    Now,
+    /// There is.
+    AfterPeer,
 }
 
 /// What an HTTP/2 client that knows beforehand sends first (RFC 9113, section 3.4).
@@ -54,6 +64,7 @@ impl Stream {
             ahead: [0; PREFACE.len()],
             ahead_from: 0,
             ahead_to: 0,
+            closing: None,
             _registered: registered,
         }
     }
@@ -127,6 +138,23 @@ macro_rules! each {
     };
 }
 
+impl Stream {
+    /// A socket that is closed with bytes unread, or that gets some afterwards, is reset, and that
+    /// may overtake the answer (RFC 9112, section 9.6). So where there are some, the peer closes
+    /// first; the sweep sees to it that it does not take long.
+    fn poll_peer_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut unread = [0; 4_096];
+        loop {
+            let mut buf = ReadBuf::new(&mut unread);
+            match each!(&mut self.socket, carrier => Pin::new(carrier).poll_read(cx, &mut buf)) {
+                Poll::Pending if self.closing == Some(Closing::AfterPeer) => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => self.closing = Some(Closing::AfterPeer),
+                Poll::Ready(_) | Poll::Pending => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -183,7 +211,14 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_shutdown(cx));
-        self.wrote(cx, polled)
+        if self.closing.is_none() {
+            let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_shutdown(cx));
+            ready!(self.wrote(cx, polled))?;
+            if self.progress.phase() == Phase::Upgraded {
+                return Poll::Ready(Ok(()));
+            }
+            self.closing = Some(if self.progress.close() { Closing::AfterPeer } else { Closing::Now });
+        }
+        self.poll_peer_end(cx).map(Ok)
     }
 }

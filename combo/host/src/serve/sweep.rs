@@ -52,11 +52,16 @@ pub(crate) enum Phase {
     Idle,
     /// Something else than HTTP now: a websocket.
     Upgraded,
+    /// All has been said; the peer may have more to say.
+    Closing,
 }
+
+/// How long a peer may take to end a connection that we have ended.
+pub(crate) const CLOSING: Duration = Duration::from_secs(2);
 
 impl Phase {
     fn of(number: u8) -> Self {
-        [Self::Handshake, Self::First, Self::Head, Self::Busy, Self::Idle]
+        [Self::Handshake, Self::First, Self::Head, Self::Busy, Self::Idle, Self::Closing]
             .into_iter()
             .find(|phase| *phase as u8 == number)
             .unwrap_or(Self::Upgraded)
@@ -95,6 +100,7 @@ pub(crate) enum Overdue {
     Idle,
     Body,
     Write,
+    Closing,
 }
 
 impl fmt::Display for Overdue {
@@ -106,6 +112,7 @@ impl fmt::Display for Overdue {
             Self::Idle => "was idle",
             Self::Body => "stopped in the middle of a body",
             Self::Write => "did not read the answer",
+            Self::Closing => "did not end it",
         })
     }
 }
@@ -201,7 +208,7 @@ impl Progress {
         let left = self.in_flight.load(Relaxed) - 1;
         self.in_flight.store(left, Relaxed);
         self.waits_for_body.store(0, Relaxed);
-        if left == 0 && self.phase.load(Relaxed) != Phase::Upgraded as u8 {
+        if left == 0 && !matches!(self.phase(), Phase::Upgraded | Phase::Closing) {
             self.enter(Phase::Idle);
         }
     }
@@ -226,6 +233,15 @@ impl Progress {
     pub(crate) fn finishes(&self) -> bool {
         self.verdict() != Verdict::Serve
             && !matches!(self.phase(), Phase::Handshake | Phase::First | Phase::Head)
+    }
+
+    /// All has been said. Says whether the peer was at something until a moment ago, so that there
+    /// may be more of it on its way.
+    pub(crate) fn close(&self) -> bool {
+        let since = self.since.load(Relaxed);
+        let recent = u64::from(self.clock.now() - since) <= CLOSING.as_secs();
+        self.enter(Phase::Closing);
+        self.multiplexed.load(Relaxed) && recent
     }
 
     /// A verdict is only ever made stricter.
@@ -254,6 +270,7 @@ impl Progress {
             Phase::First => (limits.head, Overdue::First),
             Phase::Head => (limits.head, Overdue::Head),
             Phase::Idle => (limits.idle, Overdue::Idle),
+            Phase::Closing => (CLOSING, Overdue::Closing),
             Phase::Busy if !self.multiplexed.load(Relaxed) && over(body, limits.body) => {
                 return Some(Overdue::Body);
             }
@@ -315,6 +332,7 @@ mod tests {
         check("body", |p| (request(p), p.body(true), p.body(true)).1, Overdue::Body, 60);
         check("write", |p| (request(p), p.write(true)).1, Overdue::Write, 60);
         check("h2 idle", Progress::multiplexes, Overdue::Idle, 75);
+        check("closing", |p| (p.enter(Phase::Busy), p.close()).0, Overdue::Closing, 2);
         check("websocket write", |p| (p.enter(Phase::Upgraded), p.write(true)).1, Overdue::Write, 60);
     }
 
