@@ -124,7 +124,7 @@ async fn mounted(clients: &[Incoming], calls: usize) -> Result<(), Box<dyn Error
     let peer = Some(SocketAddr::from(([127, 0, 0, 1], 4711)));
     let mut spare = HeaderMap::new();
     for incoming in clients.iter().cycle().take(calls) {
-        let arrival = Arrival { peer, strip: "/actix".len(), origin: None };
+        let arrival = Arrival { peer, strip: "/actix".len(), origin: None, header: None };
         let response = service.call_with(incoming.request(spare), arrival).await;
         let (parts, mut body) = response.into_parts();
         assert_eq!(parts.status, 200);

@@ -41,7 +41,7 @@ where
     B::Error: Into<BoxError>,
 {
     let (mut parts, body) = request.into_parts();
-    let Arrival { peer, strip, origin: told } = arrival;
+    let Arrival { peer, strip, origin: told, header } = arrival;
     let mut words = service.glossary.borrow_mut();
     let mut request = Request::with_payload(Payload::None);
     let head = request.head_mut();
@@ -78,6 +78,9 @@ where
             }
             _ => {}
         }
+    }
+    if let Some((name, value)) = header {
+        head.headers.append(name, value);
     }
     if let Some(kind) = connection {
         head.set_connection_type(kind);

@@ -23,6 +23,7 @@ use actix_web::{
     Error,
     body::{BoxBody, MessageBody},
     dev::AppConfig,
+    http::header::{HeaderName, HeaderValue},
 };
 use bytes::Bytes;
 use http::StatusCode;
@@ -67,6 +68,8 @@ pub struct Arrival {
     /// Scheme and authority that the app's URI begins with, in place of the request's own: for
     /// connections with TLS, so that `connection_info()` says so. Default: as in the request.
     pub origin: Option<(http::uri::Scheme, http::uri::Authority)>,
+    /// A header that the host adds to the client's. Default: none.
+    pub header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl ActixService {

@@ -337,7 +337,7 @@ fn connection_info_tells_scheme_and_host() {
             if uri == "/" {
                 let _ = request.headers_mut().insert("host", HeaderValue::from_static("one.example"));
             }
-            let arrival = Arrival { peer, strip: 0, origin };
+            let arrival = Arrival { peer, strip: 0, origin, header: None };
             assert_eq!(text(service.call_with(request, arrival).await).await, told, "{uri}");
         }
     });

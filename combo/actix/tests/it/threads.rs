@@ -57,7 +57,7 @@ async fn requests_come_and_go_as_on_one_thread() {
         }))
     })
     .unwrap();
-    let arrival = || Arrival { peer: Some(([192, 0, 2, 1], 5).into()), strip: 2, origin: None };
+    let arrival = || Arrival { peer: Some(([192, 0, 2, 1], 5).into()), strip: 2, origin: None, header: None };
     let request = || Request::post("/x/a?b").header("accept", "c").body(Full::from("d")).unwrap();
     let expected = "POST /a?b Some(192.0.2.1:5) Some(\"c\") b\"d\"";
     let asking: Vec<_> = (0..100)

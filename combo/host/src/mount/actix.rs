@@ -3,18 +3,27 @@
 //! Handlers find the peer's address and the scheme where actix's users expect them
 //! (`peer_addr()`, `connection_info()`), and the original URI as `ReqData<actix_web::http::Uri>`.
 
-use std::{fmt, rc::Rc};
+use std::{
+    cell::OnceCell,
+    fmt,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 
 use actix_http::{Request, Response, body::MessageBody};
 use actix_service::IntoServiceFactory;
 use actix_web::{
     Error,
     dev::{AppConfig, Service, ServiceFactory},
+    http::header::{HeaderName, HeaderValue},
 };
 use combo_actix::ActixService;
+use combo_core::BoxError;
 
-use super::{Answering, App, Arrival, Builder, Recipe, Source, Target};
-use crate::serve::body::{RequestBody, begun};
+use super::{Answering, App, Arrival, Builder, Recipe, Source, Target, X_FORWARDED_PREFIX};
+use crate::serve::body::{RequestBody, ResponseBody};
 
 /// What `actix_web::HttpServer::new` takes: a closure or a function that makes an `App`. It is
 /// called once per worker, on the worker.
@@ -34,7 +43,10 @@ where
     let builder = move || -> Builder {
         let factory = factory.clone();
         Box::new(move || {
-            Box::pin(async move { Ok(Rc::new(Actix(ActixService::new(factory).await?)) as Rc<dyn App>) })
+            Box::pin(async move {
+                let service = ActixService::new(factory).await?;
+                Ok(Rc::new(Actix { service, prefix: OnceCell::new() }) as Rc<dyn App>)
+            })
         })
     };
     Target::new(label, Source::App(Box::new(Calls(builder))))
@@ -48,27 +60,45 @@ impl<F: Fn() -> Builder + Send> Recipe for Calls<F> {
     }
 }
 
-struct Actix(ActixService);
+struct Actix {
+    service: ActixService,
+    /// What `X-Forwarded-Prefix` says, in actix's own version of `http`; the same for all requests.
+    prefix: OnceCell<Option<(HeaderName, HeaderValue)>>,
+}
 
 impl App for Actix {
-    fn answer(&self, mut request: http::Request<RequestBody>, mut arrival: Arrival<'_>) -> Answering {
-        let Arrival { connection, strip, context, .. } = arrival;
+    fn answer(&self, mut request: http::Request<RequestBody>, arrival: Arrival<'_>) -> Answering {
         if let Some(absolute) = &arrival.absolute {
             // Over TLS it names scheme and host, which is how actix finds out.
             *request.uri_mut() = absolute.clone();
         }
-        if context {
-            // The prefix is taken off on actix's side of the fence.
-            let whole = request.uri().clone();
-            let _ = arrival.strip(&mut request);
-            *request.uri_mut() = whole;
+        if arrival.context {
+            let original = request.uri().clone();
+            arrival.leave_context(&mut request, &original);
         }
-        let peer = connection.peer.address();
-        let known = combo_actix::Arrival { peer, strip, ..combo_actix::Arrival::default() };
-        let answering = self.0.call_with(request, known);
-        Box::pin(async move {
-            let (head, body) = answering.await.into_parts();
-            Ok(http::Response::from_parts(head, begun(body).await))
-        })
+        let known = combo_actix::Arrival {
+            peer: arrival.connection.peer.address(),
+            strip: arrival.strip,
+            header: self.prefix.get_or_init(|| prefix(arrival.forwarded)).clone(),
+            ..combo_actix::Arrival::default()
+        };
+        Box::pin(Answer(self.service.call_with(request, known)))
+    }
+}
+
+fn prefix(forwarded: Option<&http::HeaderValue>) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::from_bytes(X_FORWARDED_PREFIX.as_str().as_bytes()).ok()?;
+    Some((name, HeaderValue::from_bytes(forwarded?.as_bytes()).ok()?))
+}
+
+/// The answer of an app on its way.
+struct Answer(combo_actix::Answer);
+
+impl Future for Answer {
+    type Output = Result<http::Response<ResponseBody>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (head, body) = ready!(Pin::new(&mut self.0).poll(cx)).into_parts();
+        Poll::Ready(Ok(http::Response::from_parts(head, ResponseBody::begun(body, cx))))
     }
 }

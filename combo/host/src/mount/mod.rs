@@ -15,7 +15,7 @@ mod tower;
 use std::{fmt, future::Future, path::PathBuf, pin::Pin, rc::Rc, sync::Arc};
 
 use combo_core::{BoxError, Connection, Context, Site};
-use http::{Request, Response, Uri};
+use http::{HeaderName, HeaderValue, Request, Response, Uri};
 
 #[cfg(feature = "actix")]
 pub use self::actix::actix;
@@ -69,14 +69,21 @@ pub(crate) struct Arrival<'a> {
     pub(crate) strip: usize,
     /// The original URI with scheme and authority, where the request's own has none: over TLS.
     pub(crate) absolute: Option<Uri>,
+    /// What `X-Forwarded-Prefix` says, if anything.
+    pub(crate) forwarded: Option<&'a HeaderValue>,
     /// Whether the app wants a [`Context`].
     pub(crate) context: bool,
 }
 
+pub(crate) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
 impl Arrival<'_> {
-    /// Takes the prefix off the request's path, leaves a context in it if one is wanted, and gives
-    /// the original URI.
+    /// Takes the prefix off the request's path and tells the app of it, in a header that no client
+    /// can set; leaves a context if one is wanted. Gives the original URI.
     pub(crate) fn strip<B>(&mut self, request: &mut Request<B>) -> Uri {
+        if let Some(prefix) = self.forwarded {
+            let _ = request.headers_mut().insert(X_FORWARDED_PREFIX, prefix.clone());
+        }
         let rest = if self.strip > 0 {
             redirect::stripped(request.uri(), self.strip)
         } else {
@@ -84,12 +91,16 @@ impl Arrival<'_> {
         };
         let came = std::mem::replace(request.uri_mut(), rest);
         let original = self.absolute.take().unwrap_or(came);
+        self.leave_context(request, &original);
+        original
+    }
+
+    pub(crate) fn leave_context<B>(&self, request: &mut Request<B>, original: &Uri) {
         if self.context {
             let method = request.method().clone();
             let context = Context::new(self.connection.clone(), self.site.clone(), method, original.clone());
             let _ = request.extensions_mut().insert(context);
         }
-        original
     }
 }
 

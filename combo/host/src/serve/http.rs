@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use combo_core::{BoxError, Connection};
-use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header::HOST, uri::Scheme};
+use http::{Method, Request, Response, StatusCode, Uri, header::HOST, uri::Scheme};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -209,10 +209,8 @@ impl Service<Request<Incoming>> for Door {
     }
 }
 
-const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-
 impl Line {
-    /// Through guard and route; tells the app of its prefix, in a header that no client can set.
+    /// Through guard and route.
     fn admit(&self, request: &mut Request<Incoming>) -> Result<(usize, Arrival<'_>), Refusal> {
         let seen = self.progress.take_head();
         let lengths = || match seen {
@@ -232,14 +230,9 @@ impl Line {
         let Telling { site, forwarded, context } = &self.worker.mounts[found.mount].telling;
         let bare = secure && request.uri().scheme().is_none() && request.uri().authority().is_none();
         let absolute = bare.then(|| absolute(request.uri().clone(), host));
-        let strip = match forwarded {
-            Some(prefix) => {
-                let _ = request.headers_mut().insert(X_FORWARDED_PREFIX, prefix.clone());
-                found.strip
-            }
-            None => 0,
-        };
-        let arrival = Arrival { connection: &self.connection, site, strip, absolute, context: *context };
+        let strip = if forwarded.is_some() { found.strip } else { 0 };
+        let (connection, forwarded) = (&self.connection, forwarded.as_ref());
+        let arrival = Arrival { connection, site, strip, absolute, forwarded, context: *context };
         Ok((found.mount, arrival))
     }
 }
