@@ -19,5 +19,9 @@ mod wire;
 mod clients;
 /// What no app may see.
 mod guard;
+/// Apps that panic.
+mod panics;
 /// Which app answers what, and what it sees of it.
 mod prefix;
+/// Stopping, by signals and by command.
+mod stop;
