@@ -3,16 +3,23 @@
 //! The service finds `http::Uri` (the original URI) and `SocketAddr` (the peer) in the request's
 //! extensions.
 
-use std::{future::poll_fn, rc::Rc};
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
 
 use bytes::Bytes;
 use combo_core::BoxError;
 use http::{Request, Response};
 use http_body::Body;
+use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{Answering, App, Arrival, Builder, Recipe, Source, Target};
-use crate::serve::body::{RequestBody, begun};
+use crate::serve::body::{RequestBody, ResponseBody};
 
 /// Any tower service that can be cloned and sent to the workers: warp through `warp::service`,
 /// tonic, salvo, a stack of tower layers.
@@ -70,7 +77,7 @@ where
 {
     fn builder(&mut self) -> Builder {
         let service = self.0.clone();
-        Box::new(move || Box::pin(async move { Ok(Rc::new(Tower(service)) as Rc<dyn App>) }))
+        Box::new(move || Box::pin(async move { Ok(Rc::new(Tower(RefCell::new(service))) as Rc<dyn App>) }))
     }
 }
 
@@ -87,11 +94,11 @@ where
 {
     fn builder(&mut self) -> Builder {
         let make = self.0.clone();
-        Box::new(move || Box::pin(async move { Ok(Rc::new(Tower(make())) as Rc<dyn App>) }))
+        Box::new(move || Box::pin(async move { Ok(Rc::new(Tower(RefCell::new(make()))) as Rc<dyn App>) }))
     }
 }
 
-struct Tower<S>(S);
+struct Tower<S>(RefCell<S>);
 
 impl<S, B> App for Tower<S>
 where
@@ -102,19 +109,43 @@ where
     B::Error: Into<BoxError>,
 {
     fn answer(&self, mut request: Request<RequestBody>, mut arrival: Arrival<'_>) -> Answering {
-        // Readiness belongs to the clone that is called.
-        let mut service = self.0.clone();
         let original = arrival.strip(&mut request);
         let extensions = request.extensions_mut();
         if let Some(peer) = arrival.connection.peer.address() {
             let _ = extensions.insert(peer);
         }
         let _ = extensions.insert(original);
+        // Most services are always ready, and then the one instance serves all.
+        let mut service = self.0.borrow_mut();
+        if let Poll::Ready(Ok(())) = service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            return Box::pin(Called { calling: service.call(request) });
+        }
+        // Whoever has to wait for readiness waits on a clone of his own, which is the one that he calls.
+        let mut service = service.clone();
         Box::pin(async move {
             poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
-            let response = service.call(request).await.map_err(Into::into)?;
-            let (head, body) = response.into_parts();
-            Ok(Response::from_parts(head, begun(Box::pin(body)).await))
+            Called { calling: service.call(request) }.await
         })
+    }
+}
+
+pin_project! {
+    /// The answer of a service on its way.
+    struct Called<F> { #[pin] calling: F }
+}
+
+impl<F, B, E> Future for Called<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    E: Into<BoxError>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<ResponseBody>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(self.project().calling.poll(cx)).map_err(Into::into)?;
+        let (head, body) = response.into_parts();
+        Poll::Ready(Ok(Response::from_parts(head, ResponseBody::begun(Box::pin(body), cx))))
     }
 }

@@ -3,7 +3,6 @@
 
 use std::{
     fmt,
-    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -127,19 +126,6 @@ impl ResponseBody {
     {
         Self::Streamed(Box::pin(Begun { first: Some(first), body: Box::pin(Boxable { body }) }))
     }
-}
-
-/// [`ResponseBody::begun`] for async functions.
-pub(crate) async fn begun<B>(body: B) -> ResponseBody
-where
-    B: Body<Data = Bytes> + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
-    let mut body = Some(body);
-    poll_fn(|cx| {
-        Poll::Ready(body.take().map_or_else(ResponseBody::empty, |body| ResponseBody::begun(body, cx)))
-    })
-    .await
 }
 
 /// A body whose first frame was looked at.
