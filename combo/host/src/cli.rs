@@ -230,10 +230,13 @@ fn log(form: LogForm, verbose: u8) -> Option<tracing_appender::non_blocking::Wor
     }
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     let level = match verbose {
-        0 => "info",
+        // The scheduler that hosted jobs bring says how it is built, at every start.
+        0 => "info,tokio_cron_scheduler=warn",
         1 => "debug",
         _ => "trace",
     };
+    // What that crate says of its own workings is nobody's business.
+    let level = format!("{level},tokio_cron_scheduler=warn");
     let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match form {

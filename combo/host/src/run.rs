@@ -99,6 +99,7 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
     let addresses = opened.listeners.iter().map(Listener::address).collect();
     let (stopping, stopped) = channel::channel(false);
     let deeds = Deeds::new(opened.jobs, opened.names, desks, runtime::Handle::current(), events.clone());
+    let (ready, readied) = oneshot::channel();
     let watching = Watch {
         state: State::new(opened.timetable, opened.drain, Timestamp::now()),
         deeds,
@@ -106,6 +107,7 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
         connections: opened.connections,
         inbox,
         signals,
+        ready,
     };
     let threads = Threads { threads, release };
     let started = thread::Builder::new().name("combo-watch".into()).spawn(move || {
@@ -114,6 +116,8 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
         let _ = stopping.send(true);
     });
     drop(started.map_err(one("watch"))?);
+    let watching = readied.await.unwrap_or_else(|_| Err(io::Error::other("it ended before it was ready")));
+    watching.map_err(one("watch"))?;
     Ok(Handle { addresses, events, stopped })
 }
 

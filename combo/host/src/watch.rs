@@ -15,7 +15,7 @@ use rustix::time::{
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval, sleep_until},
 };
 
@@ -39,31 +39,51 @@ pub(crate) struct Watch {
     pub(crate) connections: usize,
     pub(crate) inbox: mpsc::UnboundedReceiver<Event>,
     pub(crate) signals: bool,
+    /// Told when signals are heard and connections accepted, or why not.
+    pub(crate) ready: oneshot::Sender<io::Result<()>>,
 }
 
 /// Watches until everything has stopped.
 pub(crate) fn watch(watch: Watch) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(async move {
             if let Err(error) = attend(watch).await {
                 tracing::error!(%error, "the watch ended");
             }
         }),
-        Err(error) => tracing::error!(%error, "cannot start the watch"),
+        Err(error) => drop(watch.ready.send(Err(error))),
+    }
+}
+
+/// What the watch wakes up for.
+struct Ears {
+    alarm: AlarmClock,
+    signals: Option<Signals>,
+}
+
+impl Ears {
+    fn open(signals: bool) -> io::Result<Self> {
+        Ok(Self { alarm: AlarmClock::new()?, signals: if signals { Some(Signals::new()?) } else { None } })
     }
 }
 
 async fn attend(watch: Watch) -> io::Result<()> {
-    let Watch { mut state, mut deeds, listeners, connections, mut inbox, signals } = watch;
+    let Watch { mut state, mut deeds, listeners, connections, mut inbox, signals, ready } = watch;
+    let Ears { mut alarm, mut signals } = match Ears::open(signals) {
+        Ok(ears) => ears,
+        Err(error) => {
+            drop(ready.send(Err(error)));
+            return Ok(());
+        }
+    };
     let began = Instant::now();
     let now = || Now { wall: Timestamp::now(), mono: began.elapsed() };
-    let mut alarm = AlarmClock::new()?;
-    let mut signals = if signals { Some(Signals::new()?) } else { None };
     let mut stalls = Stalls::new(deeds.desks.len());
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     deeds.accept(listeners, connections);
+    // Whoever started this and is gone already has its combo stopped by its handle.
+    drop(ready.send(Ok(())));
     loop {
         let due = state.alarm();
         let budget = due.mono.map_or_else(|| began + Duration::from_secs(86_400), |mono| began + mono);
