@@ -101,7 +101,7 @@ impl Child {
     }
 
     fn of(mut command: Command, folder: TempDir, change: impl FnOnce(&mut Command)) -> Self {
-        change(command.env("COMBO_ROOT", folder.path()).stdout(Stdio::null()).stderr(Stdio::piped()));
+        change(command.current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::piped()));
         let mut process = command.spawn().expect("a process");
         let log = Arc::new(Lines::default());
         let (lines, from) = (log.clone(), process.stderr.take().expect("its standard error"));
@@ -148,6 +148,13 @@ impl Child {
         let status = eventually("the process ends", || self.process.try_wait().expect("a child"));
         let _ = self.log.wait(&["the end of standard error"]);
         status
+    }
+
+    /// How many of its threads have a name that begins so.
+    pub(crate) fn threads(&self, name: &str) -> usize {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("its threads");
+        let names = threads.flatten().map(|thread| std::fs::read_to_string(thread.path().join("comm")));
+        names.flatten().filter(|known| known.starts_with(name)).count()
     }
 
     /// How much memory it uses, and the most that it ever used, in KiB.

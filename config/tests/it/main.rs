@@ -23,5 +23,7 @@ mod guard;
 mod panics;
 /// Which app answers what, and what it sees of it.
 mod prefix;
+/// Starting, or not; endpoints; the command line.
+mod start;
 /// Stopping, by signals and by command.
 mod stop;
