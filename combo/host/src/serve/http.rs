@@ -100,18 +100,7 @@ async fn serve(
             .enable_connect_protocol();
         // Boxed, so that the many HTTP/1 connections do not carry its size.
         let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
-        let mut told = false;
-        poll_fn(|cx| {
-            loop {
-                let polled = connection.as_mut().poll(cx);
-                if told || polled.is_ready() || !progress.finishes() {
-                    return polled;
-                }
-                told = true;
-                connection.as_mut().graceful_shutdown();
-            }
-        })
-        .await?;
+        drive(connection.as_mut(), &progress, http2::Connection::graceful_shutdown).await?;
     } else {
         let mut builder = http1::Builder::new();
         let _ = builder
@@ -121,20 +110,29 @@ async fn serve(
             .max_header_size(limits.head_size as usize)
             .header_read_timeout(None);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
-        let mut told = false;
-        poll_fn(|cx| {
-            loop {
-                let polled = connection.as_mut().poll(cx);
-                if told || polled.is_ready() || !progress.finishes() {
-                    return polled;
-                }
-                told = true;
-                connection.as_mut().graceful_shutdown();
-            }
-        })
-        .await?;
+        drive(connection.as_mut(), &progress, http1::UpgradeableConnection::graceful_shutdown).await?;
     }
     Ok(())
+}
+
+/// Polls a connection to its end; asks it once to finish when that is the verdict.
+async fn drive<C: Future>(
+    mut connection: Pin<&mut C>,
+    progress: &Progress,
+    finish: impl Fn(Pin<&mut C>),
+) -> C::Output {
+    let mut told = false;
+    poll_fn(|cx| {
+        loop {
+            let polled = connection.as_mut().poll(cx);
+            if told || polled.is_ready() || !progress.finishes() {
+                return polled;
+            }
+            told = true;
+            finish(connection.as_mut());
+        }
+    })
+    .await
 }
 
 /// Registers a socket with this worker's runtime; over TLS, shakes hands. Says whether it is HTTP/2
