@@ -235,8 +235,6 @@ fn log(form: LogForm, verbose: u8) -> Option<tracing_appender::non_blocking::Wor
         1 => "debug",
         _ => "trace",
     };
-    // What that crate says of its own workings is nobody's business.
-    let level = format!("{level},tokio_cron_scheduler=warn");
     let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match form {
