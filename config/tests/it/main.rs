@@ -17,6 +17,8 @@ mod wire;
 
 /// Clients that are slow, rude or gone.
 mod clients;
+/// Running out of file descriptors.
+mod descriptors;
 /// What no app may see.
 mod guard;
 /// Apps that panic.

@@ -1,0 +1,56 @@
+//! A process that has no descriptors left serves whom it has, and accepts again by itself.
+
+use std::net::TcpStream;
+
+use crate::{
+    child::Child,
+    site::{ANY_PORT, FRAMEWORKS, folder},
+    wire::{Wire, get},
+};
+
+#[test]
+fn without_descriptors_the_established_are_served_and_others_wait() {
+    let child = Child::under("ulimit -n 64", &["--listen", ANY_PORT, "--workers", "2"], folder());
+    let mut established: Vec<Wire> = FRAMEWORKS.iter().map(|_| child.wire()).collect();
+    for (wire, framework) in established.iter_mut().zip(FRAMEWORKS) {
+        assert_eq!(wire.ask(get(&format!("/{framework}/hello/x"))).status, 200);
+    }
+    for round in 1..=2 {
+        // More than it may have; the kernel takes them in.
+        let crowd: Vec<TcpStream> =
+            (0..100).map(|_| TcpStream::connect(child.address()).expect("the kernel lets it in")).collect();
+        let _ = child.log.wait_for(round, &["cannot accept; open connections are served on", "os error 24"]);
+        for (wire, framework) in established.iter_mut().zip(FRAMEWORKS) {
+            for _ in 0..20 {
+                assert_eq!(wire.ask(get(&format!("/{framework}/hello/x"))).text(), "Hello, x!\n");
+            }
+            assert_eq!(wire.ask(get(&format!("/{framework}/stream"))).text().matches("data: ").count(), 10);
+        }
+        // One that waits, and then they leave.
+        let mut waiting = child.wire();
+        waiting.send(get("/warp/hello/you"));
+        drop(crowd);
+        assert_eq!(waiting.answer().text(), "Hello, you!\n");
+        let _ = child.log.wait_for(round, &["accepting again"]);
+        for framework in FRAMEWORKS {
+            assert_eq!(child.wire().ask(get(&format!("/{framework}/hello/x"))).status, 200);
+        }
+        assert_eq!(child.wire().ask(get("/index.html")).text(), "welcome\n");
+    }
+    // A lasting trouble is not said with every attempt.
+    let said = child.log.with(&["cannot accept"]).len();
+    assert!(said < 10, "it was said {said} times");
+}
+
+/// Jobs need descriptors, too: they fail while there are none and go on by themselves.
+#[test]
+fn without_descriptors_jobs_fail_and_go_on() {
+    let child = Child::under("ulimit -n 64", &["--listen", ANY_PORT, "--workers", "1"], folder());
+    let _ = child.log.wait(&["\"job\":\"clock\"", "\"ran\""]);
+    let crowd: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(child.address()).unwrap()).collect();
+    let failed = child.log.wait(&["ERROR", "\"job\":\"clock\"", "failed", "os error 24"]);
+    let ran = child.log.with(&["\"job\":\"clock\"", "\"ran\""]).len();
+    drop(crowd);
+    let _ = child.log.wait_for(ran + 1, &["\"job\":\"clock\"", "\"ran\""]);
+    assert!(!failed.is_empty());
+}
