@@ -25,10 +25,6 @@ impl Lines {
         self.more.notify_all();
     }
 
-    pub(crate) fn all(&self) -> Vec<String> {
-        self.locked().clone()
-    }
-
     /// Those that have all of the words in them.
     pub(crate) fn with(&self, words: &[&str]) -> Vec<String> {
         self.locked().iter().filter(|line| words.iter().all(|word| line.contains(word))).cloned().collect()

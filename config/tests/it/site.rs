@@ -95,7 +95,7 @@ pub(crate) fn runtime() -> Runtime {
 pub(crate) fn refused(deployment: Deployment, folder: &Path) -> Errors {
     let plan = deployment.root(folder).plan().expect("a right deployment");
     let runtime = runtime();
-    let errors = runtime.block_on(combo::start(plan)).err().expect("errors");
+    let errors = runtime.block_on(combo::start(plan)).expect_err("errors");
     runtime.shutdown_background();
     errors
 }

@@ -420,7 +420,7 @@ fn nothing_is_logged_where_that_is_wanted() {
     let _ = command.args(["--listen", "unix:app.sock", "--log", "off"]).current_dir(folder.path());
     let running = thread::spawn(move || run(command));
     let socket = folder.path().join("app.sock");
-    crate::site::eventually("it serves", || UnixStream::connect(&socket).ok());
+    drop(crate::site::eventually("it serves", || UnixStream::connect(&socket).ok()));
     assert_eq!(Wire::unix(&socket).ask(get("/axum/panic")).status, 500);
     let pid = crate::site::eventually("its process", || {
         let of_it = |pid: &u32| {
