@@ -257,6 +257,7 @@ fn curl_gets_every_version_of_http_over_every_kind_of_endpoint() {
         Child::with(&["--listen", ANY_PORT, "--listen", ANY_TLS_PORT, "--listen", "unix:app.sock"], |_| ());
     let (cert, socket) = (child.path("cert.pem"), child.path("app.sock"));
     let (cert, socket) = (cert.to_str().unwrap(), socket.to_str().unwrap());
+    let _ = child.log.wait_for(3, &["frankenstein serves"]);
     let addresses = child.addresses();
     let [http, https, _] = &addresses[..] else { panic!("{addresses:?}") };
     for framework in FRAMEWORKS {
