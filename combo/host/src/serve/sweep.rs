@@ -257,6 +257,17 @@ impl Progress {
         self.waker.register(waker);
     }
 
+    /// Whatever it is at, it has only begun now.
+    pub(crate) fn excuse(&self) {
+        let now = self.clock.now();
+        self.since.store(now, Relaxed);
+        for since in [&self.waits_for_body, &self.waits_for_write] {
+            if since.load(Relaxed) > 0 {
+                since.store(now, Relaxed);
+            }
+        }
+    }
+
     /// What this connection has overrun, if anything.
     pub(crate) fn overdue(&self, limits: &Limits) -> Option<Overdue> {
         let now = self.clock.now();
@@ -344,6 +355,19 @@ mod tests {
             clock.set(Duration::from_secs(100_000));
             assert_eq!(progress.overdue(&Limits::default()), None, "{phase:?}");
         }
+    }
+
+    #[test]
+    fn who_could_not_be_heard_is_excused() {
+        let clock = Coarse::new();
+        let progress = Progress::new(clock.clone(), Phase::First);
+        assert!(progress.read());
+        progress.write(true);
+        clock.set(Duration::from_secs(1_000));
+        progress.excuse();
+        assert_eq!(progress.overdue(&Limits::default()), None);
+        clock.set(Duration::from_secs(1_011));
+        assert_eq!(progress.overdue(&Limits::default()), Some(Overdue::Head));
     }
 
     #[test]

@@ -357,6 +357,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) draining: Cell<bool>,
     started: Instant,
+    swept: Cell<Instant>,
 }
 
 /// Which mount could not be built, and why.
@@ -423,7 +424,8 @@ impl Worker {
             mounts.push(Mounted { app, telling });
         }
         let (draining, started) = (Cell::new(false), Instant::now());
-        Ok(Self { mounts, routes, limits, access_log, shared, draining, started })
+        let swept = Cell::new(started);
+        Ok(Self { mounts, routes, limits, access_log, shared, draining, started, swept })
     }
 
     fn tell_time(&self) {
@@ -432,8 +434,12 @@ impl Worker {
 
     fn sweep(&self) {
         self.tell_time();
+        let held = self.swept.replace(Instant::now()).elapsed() > 2 * SWEEP;
         for (_, progress) in &*self.shared.connections() {
-            if let Some(overdue) = progress.sweep(&self.limits, self.draining.get()) {
+            if held {
+                // An app held the worker: whoever is late by that could not be heard.
+                progress.excuse();
+            } else if let Some(overdue) = progress.sweep(&self.limits, self.draining.get()) {
                 tracing::debug!("ended a connection whose peer {overdue}");
             }
         }
