@@ -29,3 +29,5 @@ mod prefix;
 mod start;
 /// Stopping, by signals and by command.
 mod stop;
+/// Threads that serve.
+mod workers;
