@@ -54,6 +54,8 @@ async fn beat(path: &Path, beats: u64, at: Timestamp) -> io::Result<()> {
     let written = async {
         let mut file = fs::File::create(&temporary).await?;
         file.write_all(contents.as_bytes()).await?;
+        // Only this says whether it could be written.
+        file.flush().await?;
         file.sync_all().await?;
         fs::rename(&temporary, path).await
     };
