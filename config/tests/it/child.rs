@@ -93,10 +93,16 @@ impl Child {
         Self::of(command, folder(), change)
     }
 
-    /// A shell that ends in `exec "$0" "$@"`, which is the binary.
+    /// Run by a shell after a script, in a folder.
     pub(crate) fn under(script: &str, words: &[&str], folder: TempDir) -> Self {
-        let mut command = command("sh");
-        let _ = command.args(["-c", &format!("{script}; exec \"$0\" \"$@\""), BINARY]).args(words);
+        Self::within(&["env"], script, words, folder)
+    }
+
+    /// The same, with another program that runs the shell.
+    pub(crate) fn within(program: &[&str], script: &str, words: &[&str], folder: TempDir) -> Self {
+        let mut command = command(program[0]);
+        let script = format!("{script}; exec \"$0\" \"$@\"");
+        let _ = command.args(&program[1..]).args(["sh", "-c", &script, BINARY]).args(words);
         Self::of(command, folder, |_| ())
     }
 
@@ -133,6 +139,12 @@ impl Child {
 
     pub(crate) fn path(&self, relative: &str) -> PathBuf {
         self.folder.path().join(relative)
+    }
+
+    /// The same path as the process sees it.
+    pub(crate) fn inside(&self, relative: &str) -> PathBuf {
+        let folder = self.folder.path().strip_prefix("/").expect("an absolute path");
+        PathBuf::from(format!("/proc/{}/root", self.process.id())).join(folder).join(relative)
     }
 
     pub(crate) fn wire(&self) -> Wire {

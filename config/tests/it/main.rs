@@ -21,6 +21,8 @@ mod clients;
 mod descriptors;
 /// What no app may see.
 mod guard;
+/// Jobs and the files that they write.
+mod jobs;
 /// Apps that panic.
 mod panics;
 /// Which app answers what, and what it sees of it.
