@@ -24,7 +24,7 @@ use jiff::{Timestamp, tz::TimeZone};
 pub const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The most due instants that are counted one by one when a job is late; see [`Late`].
-const COUNTED: u64 = 10_000;
+const COUNTED: u64 = 1_000;
 
 /// When a job is due.
 #[derive(Clone, Debug)]
@@ -46,8 +46,8 @@ pub enum Fault {
     Unknown,
     /// This is not a duration.
     Interval(String),
-    /// The interval is under a millisecond.
-    TooShort,
+    /// The interval is no whole number of milliseconds, or none.
+    NotMilliseconds,
     /// This is not a time zone.
     Zone(String),
     /// The cron expression is wrong.
@@ -63,7 +63,9 @@ impl fmt::Display for Fault {
             Self::Interval(said) => {
                 write!(f, "`{said}` is not an interval, such as 4s, 250ms, 1h30m or minute")
             }
-            Self::TooShort => f.write_str("the shortest interval is 1ms"),
+            Self::NotMilliseconds => {
+                f.write_str("an interval is a whole number of milliseconds, at least 1ms")
+            }
             Self::Zone(said) => write!(f, "`{said}` is not a time zone, such as Europe/Berlin"),
             Self::Cron(why) => f.write_str(why),
             Self::Never => f.write_str("no instant ever matches it"),
@@ -78,7 +80,7 @@ impl std::error::Error for Fault {}
 pub struct Late {
     /// The last of them.
     pub latest: Timestamp,
-    /// How many there are. A cron schedule counts at most 10,000.
+    /// How many there are. A cron schedule counts at most 1,000.
     pub count: u64,
 }
 
@@ -87,9 +89,10 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// If the interval is shorter than a millisecond.
+    /// If the interval is no whole number of milliseconds, or none.
     pub fn every(interval: Duration) -> Result<Self, Fault> {
-        if interval < SHORTEST { Err(Fault::TooShort) } else { Ok(Self(Kind::Every(interval))) }
+        let whole = interval >= SHORTEST && interval.subsec_nanos().is_multiple_of(1_000_000);
+        if whole { Ok(Self(Kind::Every(interval))) } else { Err(Fault::NotMilliseconds) }
     }
 
     /// At the wall-clock times that match a cron expression, in UTC.
@@ -336,7 +339,7 @@ mod tests {
             ("every 4x", "`4x` is not an interval, such as 4s, 250ms, 1h30m or minute"),
             ("every -4s", "`-4s` is not an interval, such as 4s, 250ms, 1h30m or minute"),
             ("every 99999999999d", "`99999999999d` is not an interval, such as 4s, 250ms, 1h30m or minute"),
-            ("every 0s", "the shortest interval is 1ms"),
+            ("every 0s", "an interval is a whole number of milliseconds, at least 1ms"),
             ("cron 0 0 1 1 * in Mars/Base", "`Mars/Base` is not a time zone, such as Europe/Berlin"),
             ("cron 0 0 30 2 *", "no instant ever matches it"),
         ] {

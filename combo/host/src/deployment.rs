@@ -171,9 +171,8 @@ impl<E: std::error::Error + 'static> From<Result<tokio_cron_scheduler::Job, E>> 
 /// The typed form of `"every 4s"`.
 #[must_use]
 pub fn every(interval: Duration) -> impl fmt::Display {
-    // An interval that is too short is said as it is, and `plan` names it.
-    Schedule::every(interval)
-        .map_or_else(|_| format!("every {}ms", interval.as_millis()), |every| every.to_string())
+    // One that a schedule cannot have is said as it is, and `plan` names it.
+    Schedule::every(interval).map_or_else(|_| format!("every {interval:?}"), |every| every.to_string())
 }
 
 /// The typed form of `"cron 30 3 * * *"`.

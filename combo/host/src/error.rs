@@ -91,7 +91,7 @@ impl fmt::Display for Error {
                 write!(f, "cannot open folder `{}`, which job `{job}` may write", path.display())
             }
             Kind::Root { path, .. } => write!(f, "cannot use root `{}`", path.display()),
-            Kind::Thread { what, .. } => write!(f, "cannot start a thread for the {what}"),
+            Kind::Thread { what, .. } => write!(f, "cannot start the {what}"),
         }
     }
 }
@@ -195,10 +195,7 @@ mod tests {
                 "cannot open folder `b`, which job `a` may write: entity not found",
             ),
             (Kind::Root { path: "b".into(), cause: io() }, "cannot use root `b`: entity not found"),
-            (
-                Kind::Thread { what: "watch", cause: io() },
-                "cannot start a thread for the watch: entity not found",
-            ),
+            (Kind::Thread { what: "watch", cause: io() }, "cannot start the watch: entity not found"),
         ];
         for (kind, sentence) in cases {
             assert_eq!(chain(&Error::from(kind)), sentence);

@@ -348,10 +348,19 @@ mod tests {
     }
 
     #[test]
-    fn too_short_an_interval_is_a_problem() {
+    fn an_interval_that_cannot_be_is_a_problem() {
+        let with = |interval| small().job(Job::new("a", every(interval), Writes("b/c")).may_write("b"));
         check(
-            small().job(Job::new("a", every(Duration::ZERO), Writes("b/c")).may_write("b")),
-            &["cannot understand schedule `every 0ms` of job `a`: the shortest interval is 1ms"],
+            with(Duration::ZERO),
+            &[
+                "cannot understand schedule `every 0ns` of job `a`: `0ns` is not an interval, such as 4s, 250ms, 1h30m or minute",
+            ],
+        );
+        check(
+            with(Duration::from_micros(1_500)),
+            &[
+                "cannot understand schedule `every 1.5ms` of job `a`: `1.5ms` is not an interval, such as 4s, 250ms, 1h30m or minute",
+            ],
         );
     }
 

@@ -116,9 +116,11 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
         let _ = stopping.send(true);
     });
     drop(started.map_err(one("watch"))?);
+    // From here on it is stopped if whoever starts it does not wait for the end of that.
+    let handle = Handle { addresses, events, stopped };
     let watching = readied.await.unwrap_or_else(|_| Err(io::Error::other("it ended before it was ready")));
     watching.map_err(one("watch"))?;
-    Ok(Handle { addresses, events, stopped })
+    Ok(handle)
 }
 
 fn one(what: &'static str) -> impl Fn(io::Error) -> Errors {

@@ -82,18 +82,18 @@ async fn attend(watch: Watch) -> io::Result<()> {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     deeds.accept(listeners, connections);
-    // Whoever started this and is gone already has its combo stopped by its handle.
+    // Whoever started this and is gone has dropped the handle, which says to stop.
     drop(ready.send(Ok(())));
     loop {
         let due = state.alarm();
-        let budget = due.mono.map_or_else(|| began + Duration::from_secs(86_400), |mono| began + mono);
+        let budget = began + due.mono.unwrap_or_default();
         let event = tokio::select! {
             event = inbox.recv() => match event {
                 Some(event) => event,
                 None => return Ok(()),
             },
             woke = alarm.ring(due.wall) => { woke?; Event::Woke }
-            () = sleep_until(budget.into()) => Event::Woke,
+            () = sleep_until(budget.into()), if due.mono.is_some() => Event::Woke,
             command = Signals::next(&mut signals) => Event::Asked { command, caller: Caller::default() },
             _ = look.tick() => {
                 stalls.look(&deeds, Instant::now());
@@ -126,7 +126,10 @@ impl AlarmClock {
     async fn ring(&mut self, at: Option<Timestamp>) -> io::Result<()> {
         let Some(at) = at else { return std::future::pending().await };
         if self.set != Some(at) {
-            self.set(at)?;
+            match self.set(at) {
+                Err(error) if was_set(&error) => return Ok(()),
+                set => set?,
+            }
         }
         loop {
             let mut ready = self.timer.readable().await?;
@@ -138,11 +141,7 @@ impl AlarmClock {
                     // It is spent, or the clock was set: either way it has to be set again.
                     self.set = None;
                     return match read {
-                        Err(error)
-                            if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) =>
-                        {
-                            Ok(())
-                        }
+                        Err(error) if was_set(&error) => Ok(()),
                         Err(error) => Err(error),
                         Ok(_) => Ok(()),
                     };
@@ -161,6 +160,11 @@ impl AlarmClock {
         self.set = Some(at);
         Ok(())
     }
+}
+
+/// Whether the kernel says that the wall clock was set since it was last asked.
+fn was_set(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
 }
 
 /// What the system may tell us. The first request to stop drains, the second cuts.

@@ -120,8 +120,9 @@ where
         if let Poll::Ready(Ok(())) = service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             return Box::pin(Called { calling: service.call(request) });
         }
-        // Whoever has to wait for readiness waits on a clone of his own, which is the one that he calls.
-        let mut service = service.clone();
+        // The one that was asked has to wait, since it may have a place in a queue by now.
+        let fresh = service.clone();
+        let mut service = std::mem::replace(&mut *service, fresh);
         Box::pin(async move {
             poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
             Called { calling: service.call(request) }.await

@@ -246,9 +246,10 @@ thread_local! {
 }
 
 impl LastHead {
-    /// Whether a read that begins a head ends one, so that it can be kept.
+    /// Whether a read that begins a head ends one, so that it can be kept. Not if it begins with the
+    /// empty lines that may stand before one.
     pub(crate) fn is_whole(bytes: &[u8]) -> bool {
-        bytes.ends_with(b"\r\n\r\n")
+        bytes.ends_with(b"\r\n\r\n") && !matches!(bytes[0], b'\r' | b'\n')
     }
 
     /// Keeps a head that was read on a connection, which is known by some number.

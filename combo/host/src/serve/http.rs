@@ -276,7 +276,7 @@ impl Future for Answer {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS
                 || this.connects && response.status().is_success()
             {
-                ticket.line.progress.enter(Phase::Upgraded);
+                ticket.line.progress.upgrades();
             }
             if let ResponseBody::Streamed(_) = response.body() {
                 ticket.stay();

@@ -11,13 +11,16 @@ use std::time::Duration;
 /// | `head` | 10 s | from the first byte of a request to the end of its head; and from accepting to the first byte |
 /// | `idle` | 75 s | between requests, as nginx |
 /// | `body` | 60 s | without a byte of a request body that the app waits for (HTTP/1) |
-/// | `write` | 60 s | without a byte of the answer taken |
+/// | `write` | 60 s | without a byte of what we have to say taken; a single HTTP/2 stream may wait longer |
 /// | `head_size` | 64 KiB | request line and headers (HTTP/1), header list (HTTP/2); a larger head is answered 431 |
 /// | `connections` | 16,384 | beyond, accepting waits until one closes |
 /// | `streams` | 128 | concurrent per HTTP/2 connection |
 /// | `resets` | 20 | streams reset by the client before they were accepted, per HTTP/2 connection |
 /// | `own_resets` | 1,024 | streams that we had to reset, per HTTP/2 connection |
 /// | `send_buffer` | 256 KiB | unsent bytes kept per HTTP/2 stream |
+///
+/// A client that has sent its request and closes its sending side waits for the answer and gets it, so
+/// over HTTP/1 an app is told that a client has gone only when it writes.
 ///
 /// At most 100 headers are accepted over HTTP/1; more are answered 431.
 #[derive(Clone, Debug, PartialEq, Eq)]

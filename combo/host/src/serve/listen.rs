@@ -179,7 +179,10 @@ fn unix(path: PathBuf, mode: u32) -> io::Result<Bound> {
     let address = SockAddr::unix(&path)?;
     // A socket that nobody listens on any more is a leftover of a process that was killed.
     if std::fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
-        match Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&address) {
+        // Whoever listens may not accept any more, so this must not wait.
+        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        probe.set_nonblocking(true)?;
+        match probe.connect(&address) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(&path)?,
             _ => return Err(io::ErrorKind::AddrInUse.into()),
         }
@@ -225,10 +228,17 @@ pub(crate) async fn accept(
             Err(_) => {}
         }
     }
-    while let Ok(accepted) = listener.get_ref().accept() {
-        hand_over(&desks, accepted);
+    loop {
+        match listener.get_ref().accept() {
+            Ok(accepted) => hand_over(&desks, accepted),
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => {
+                tracing::warn!(endpoint = said, %error, "gives up whom it has not accepted yet");
+                return Ok(());
+            }
+        }
     }
-    Ok(())
 }
 
 /// Something whose descriptor can be waited for. It has to keep one descriptor for its whole life,

@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::{
@@ -109,16 +109,16 @@ impl Stream {
     }
 
     /// An upgraded connection is polled by whoever took it, so that is who a verdict has to wake.
-    fn wait(&self, cx: &Context<'_>) {
+    fn wait(&self, cx: &Context<'_>, wake: fn(&Progress, &Waker)) {
         if self.progress.phase() == Phase::Upgraded {
-            self.progress.wake(cx.waker());
+            wake(&self.progress, cx.waker());
         }
     }
 
     fn wrote<T>(&self, cx: &Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.progress.write(polled.is_pending());
         if polled.is_pending() {
-            self.wait(cx);
+            self.wait(cx, Progress::wake_writer);
         }
         polled
     }
@@ -172,7 +172,7 @@ impl AsyncRead for Stream {
         let before = buf.filled().len();
         let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_read(cx, buf));
         match &polled {
-            Poll::Pending => self.wait(cx),
+            Poll::Pending => self.wait(cx, Progress::wake),
             Poll::Ready(_) => {
                 let read = &buf.filled()[before..];
                 if !read.is_empty() {

@@ -130,6 +130,10 @@ pub(crate) struct Progress {
     head: AtomicU8,
     verdict: AtomicU8,
     waker: AtomicWaker,
+    /// Of an upgraded connection whose halves belong to two tasks.
+    writer: AtomicWaker,
+    /// There may be a tunnel in it that no request stands for: extended CONNECT.
+    tunnels: AtomicBool,
 }
 
 impl Progress {
@@ -145,6 +149,8 @@ impl Progress {
             head: AtomicU8::new(0),
             verdict: AtomicU8::new(Verdict::Serve as u8),
             waker: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
+            tunnels: AtomicBool::new(false),
         }
     }
 
@@ -163,10 +169,26 @@ impl Progress {
         self.enter(Phase::Idle);
     }
 
+    /// The connection, or a stream of it, is something else than HTTP from now on.
+    pub(crate) fn upgrades(&self) {
+        if self.multiplexed.load(Relaxed) {
+            self.tunnels.store(true, Relaxed);
+        } else {
+            self.enter(Phase::Upgraded);
+        }
+    }
+
     /// Bytes came. Says whether they may be of a request head.
     pub(crate) fn read(&self) -> bool {
         let phase = self.phase.load(Relaxed);
-        if phase == Phase::Busy as u8 || self.multiplexed.load(Relaxed) {
+        if self.multiplexed.load(Relaxed) {
+            // What goes through a tunnel keeps its connection from being idle.
+            if phase == Phase::Idle as u8 && self.tunnels.load(Relaxed) {
+                self.enter(Phase::Idle);
+            }
+            return false;
+        }
+        if phase == Phase::Busy as u8 {
             return false;
         }
         if phase == Phase::First as u8 || phase == Phase::Idle as u8 {
@@ -249,12 +271,18 @@ impl Progress {
         if verdict > self.verdict() {
             self.verdict.store(verdict as u8, Relaxed);
             self.waker.wake();
+            self.writer.wake();
         }
     }
 
     /// Who is to be woken by a verdict.
     pub(crate) fn wake(&self, waker: &Waker) {
         self.waker.register(waker);
+    }
+
+    /// Who else is, if another task does the writing.
+    pub(crate) fn wake_writer(&self, waker: &Waker) {
+        self.writer.register(waker);
     }
 
     /// Whatever it is at, it has only begun now.
@@ -368,6 +396,22 @@ mod tests {
         assert_eq!(progress.overdue(&Limits::default()), None);
         clock.set(Duration::from_secs(1_011));
         assert_eq!(progress.overdue(&Limits::default()), Some(Overdue::Head));
+    }
+
+    #[test]
+    fn a_tunnel_is_no_reason_to_stay_for_ever() {
+        let clock = Coarse::new();
+        let progress = Progress::new(clock.clone(), Phase::First);
+        progress.multiplexes();
+        progress.request_began();
+        progress.upgrades();
+        progress.request_ended();
+        clock.set(Duration::from_secs(70));
+        assert!(!progress.read());
+        clock.set(Duration::from_secs(140));
+        assert_eq!(progress.overdue(&Limits::default()), None, "something came through");
+        clock.set(Duration::from_secs(146));
+        assert_eq!(progress.overdue(&Limits::default()), Some(Overdue::Idle));
     }
 
     #[test]
