@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::{
     mirror::{Reached, mirror},
     site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, three},
-    wire::Wire,
+    wire::{Wire, post},
 };
 
 /// Three mirrors that count.
@@ -435,5 +435,24 @@ fn a_redirect_is_guarded_as_well() {
     let site = Site::start(Deployment::new("redirect").listen(ANY_PORT).mount("/", mount::redirect("/new")));
     for head in ["GET /x HTTP/1.1\r\n\r\n", "GET /x/../y HTTP/1.1\r\nHost: test\r\n\r\n"] {
         assert_eq!(site.wire().ask(head).status, 400);
+    }
+}
+
+/// Empty lines may come alone between two requests, and must not be taken for a head.
+#[test]
+fn empty_lines_hide_nothing_and_spoil_nothing() {
+    let site = Site::start(three());
+    let both = "POST /P/sink HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let chunked =
+        "POST /P/sink HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    for framework in FRAMEWORKS {
+        for (request, status) in [(both, 400), (chunked, 200)] {
+            let mut wire = site.wire();
+            let first = wire.ask(post(&format!("/{framework}/sink"), "hello"));
+            assert_eq!((first.status, first.text()), (200, "5"), "{framework}");
+            wire.send("\r\n\r\n");
+            wire.until_read();
+            assert_eq!(wire.ask(filled(request, framework)).status, status, "{framework}: {request}");
+        }
     }
 }

@@ -335,3 +335,30 @@ fn a_pool_made_on_a_worker_works_on_another_till_after_the_drain() {
     site.stopped();
     drop(pool);
 }
+
+#[test]
+fn who_waits_for_a_service_to_be_ready_is_called_when_it_is() {
+    let go = Arc::new(Notify::new());
+    let gone = go.clone();
+    let service = tower::service_fn(move |_: Request<RequestBody>| {
+        let go = go.clone();
+        async move {
+            go.notified().await;
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"my turn\n"))))
+        }
+    });
+    let limited = mount::tower(tower::limit::ConcurrencyLimit::new(service, 1));
+    let site = Site::start(Deployment::new("queue").listen(ANY_PORT).workers(1).mount("/", limited));
+    let mut wires: Vec<_> = (1..=3)
+        .map(|count| {
+            let mut wire = site.wire();
+            wire.send(get("/"));
+            site.requests(count);
+            wire
+        })
+        .collect();
+    for wire in &mut wires {
+        gone.notify_one();
+        assert_eq!(wire.answer().text(), "my turn\n");
+    }
+}
