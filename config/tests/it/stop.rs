@@ -61,38 +61,49 @@ fn idle_and_silent_connections_do_not_hold_it_up() {
     let began = Instant::now();
     let mut idle = child.wire();
     assert_eq!(idle.ask(get("/axum/hello/x")).status, 200);
-    let (mut silent, mut half) = (child.wire(), child.wire());
-    half.send("GET /axum/he");
-    half.until_read();
+    let mut silent = child.wire();
     let http2 = crate::http2::Http2::tcp(&runtime, child.address());
     assert_eq!(http2.get("/warp/hello/x").status, 200);
     child.signal(Signal::TERM);
     assert_eq!(idle.rest(), (Vec::new(), End::Closed));
     http2.ended();
-    let _ = (silent.end(), half.end());
+    let _ = silent.end();
     assert_eq!(child.exit().code(), Some(0));
     assert!(began.elapsed() < DRAIN, "it waited for {:?}", began.elapsed());
+}
+
+/// A request that has begun to come is waited for as long as its head may take.
+#[test]
+fn half_a_head_is_waited_for_and_answered() {
+    let site = Site::start(three().limits(crate::site::limits(|limits| limits.head = secs(2))));
+    let (mut slow, mut stuck) = (site.wire(), site.wire());
+    for wire in [&mut slow, &mut stuck] {
+        wire.send("GET /axum/hello/x HTTP/1.1\r\nHo");
+        wire.until_read();
+    }
+    site.stop();
+    slow.send("st: test\r\n\r\n");
+    assert_eq!(slow.answer().text(), "Hello, x!\n");
+    assert_eq!((slow.rest().0, stuck.rest().0), (Vec::new(), Vec::new()));
+    site.stopped();
 }
 
 #[test]
 fn http2_streams_are_finished_as_well() {
     let site = Site::start(three().listen(ANY_TLS_PORT));
-    for http2 in [site.http2(), site.tls_http2()] {
-        let begun: Vec<_> = FRAMEWORKS
-            .iter()
-            .map(|framework| http2.request(Method::GET, &format!("/{framework}/stream"), &[], ""))
-            .map(|request| http2.wait(http2.begin(request)).unwrap())
-            .collect();
-        if site.status().draining {
-            continue;
-        }
-        site.stop();
-        for response in begun {
-            assert_eq!(events(&http2.wait(read(response))), (10, true));
-        }
-        http2.ended();
-        break;
+    let (plain, tls) = (site.http2(), site.tls_http2());
+    let begun: Vec<_> = [&plain, &tls]
+        .into_iter()
+        .flat_map(|http2| FRAMEWORKS.map(|framework| (http2, format!("/{framework}/stream"))))
+        .map(|(http2, target)| (http2, http2.begin(http2.request(Method::GET, &target, &[], ""))))
+        .map(|(http2, response)| (http2, http2.wait(response).unwrap()))
+        .collect();
+    site.stop();
+    for (http2, response) in begun {
+        assert_eq!(events(&http2.wait(read(response))), (10, true));
     }
+    plain.ended();
+    tls.ended();
     site.stopped();
 }
 
