@@ -50,7 +50,8 @@ pub fn pulse(path: impl Into<PathBuf>) -> Result<Job, JobSchedulerError> {
 async fn beat(path: &Path, beats: u64, at: Timestamp) -> io::Result<()> {
     let contents = format!("{{\"beats\":{beats},\"at\":\"{at:.0}\"}}\n");
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.tmp"));
+    // Another process may write the same file, as while one takes over from another.
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     let written = async {
         let mut file = fs::File::create(&temporary).await?;
         file.write_all(contents.as_bytes()).await?;

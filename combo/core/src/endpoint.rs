@@ -85,7 +85,10 @@ impl fmt::Display for Fault {
             Self::UnknownKeyword(keyword) => write!(f, "`{keyword}=` is not known here"),
             Self::Twice(keyword) => write!(f, "`{keyword}=` stands twice"),
             Self::Excess(argument) => write!(f, "`{argument}` is one argument too many"),
-            Self::Port(said) => write!(f, "`{said}` is not a port (0 to 65535)"),
+            Self::Port(said) => write!(
+                f,
+                "`{said}` is not a port (0 to 65535; an address goes behind it, as `interface=127.0.0.1`)"
+            ),
             Self::Interface(said) => write!(f, "`{said}` is not an IPv4 or IPv6 address"),
             Self::Mode(said) => write!(f, "`{said}` is not an octal mode, such as 660"),
         }

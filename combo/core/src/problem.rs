@@ -199,7 +199,7 @@ mod tests {
             (Problem::Target { pattern: pattern(), why: "no".into() }, "mount `/blog`: no"),
             (
                 Problem::Schedule { job: job(), said: said(), fault: schedule::Fault::Unknown },
-                "cannot understand schedule `x` of job `clock`: it begins with neither `every` nor `cron`",
+                "cannot understand schedule `x` of job `clock`: it begins with neither `every` nor `cron`, as in `every 4s` or `cron 30 3 * * *`",
             ),
             (Problem::JobTwice { name: job() }, "job `clock` is said twice"),
             (Problem::JobUnnamed, "a job has no name"),

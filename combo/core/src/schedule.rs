@@ -59,7 +59,9 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => f.write_str("it begins with neither `every` nor `cron`"),
+            Self::Unknown => f.write_str(
+                "it begins with neither `every` nor `cron`, as in `every 4s` or `cron 30 3 * * *`",
+            ),
             Self::Interval(said) => {
                 write!(f, "`{said}` is not an interval, such as 4s, 250ms, 1h30m or minute")
             }
@@ -332,9 +334,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (said, message) in [
-            ("", "it begins with neither `every` nor `cron`"),
-            ("4s", "it begins with neither `every` nor `cron`"),
-            ("every", "it begins with neither `every` nor `cron`"),
+            ("", "it begins with neither `every` nor `cron`, as in `every 4s` or `cron 30 3 * * *`"),
+            ("4s", "it begins with neither `every` nor `cron`, as in `every 4s` or `cron 30 3 * * *`"),
+            ("every", "it begins with neither `every` nor `cron`, as in `every 4s` or `cron 30 3 * * *`"),
             ("every 4", "`4` is not an interval, such as 4s, 250ms, 1h30m or minute"),
             ("every 4x", "`4x` is not an interval, such as 4s, 250ms, 1h30m or minute"),
             ("every -4s", "`-4s` is not an interval, such as 4s, 250ms, 1h30m or minute"),

@@ -11,6 +11,7 @@ use std::{
     process::ExitCode,
 };
 
+use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use combo_core::Timestamp;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -32,8 +33,21 @@ const HOST_THREADS: usize = 4;
 /// Threads that the host runtime may use for blocking calls.
 const HOST_BLOCKING: usize = 128;
 
+/// What stands at the end of the help.
+const ENDPOINTS: &str = "\
+Endpoints:
+  tcp:8080                           every interface, IPv4 and IPv6; a bare 8080 is the same
+  tcp:8080:interface=127.0.0.1       one address; an IPv6 one in brackets
+  unix:app.sock:mode=660             a unix socket
+  ssl:8443:key=key.pem:cert=cert.pem TLS; interface= as above";
+
 #[derive(Parser)]
-#[command(disable_help_subcommand = true, args_conflicts_with_subcommands = false)]
+#[command(
+    about = "Serves the deployment that was built into it",
+    after_help = ENDPOINTS,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = false
+)]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<What>,
@@ -59,7 +73,7 @@ struct Said {
     /// Listen here instead, as `tcp:8080` or `unix:app.sock`; repeatable
     #[arg(long, global = true, value_name = "ENDPOINT", env = "COMBO_LISTEN", value_delimiter = ' ', action = clap::ArgAction::Append)]
     listen: Vec<String>,
-    /// Listen on this port (or endpoint) instead; a bare number means tcp
+    /// The same; beside --listen it adds to it
     #[arg(long, global = true, value_name = "PORT")]
     port: Vec<String>,
     /// The folder that relative paths are under
@@ -109,7 +123,13 @@ impl CommandLine {
         let name = name.unwrap_or("combo").to_owned();
         let command =
             Self::command().bin_name(name.clone()).display_name(name).version(env!("CARGO_PKG_VERSION"));
-        Self::from_arg_matches(&command.try_get_matches_from(words)?)
+        let matches = command.try_get_matches_from(words)?;
+        let mut line = Self::from_arg_matches(&matches)?;
+        // A flag beats the variable, and so does the flag that says the same.
+        if matches.value_source("listen") == Some(ValueSource::EnvVariable) && !line.said.port.is_empty() {
+            line.said.listen.clear();
+        }
+        Ok(line)
     }
 }
 
@@ -148,10 +168,8 @@ fn obey(line: CommandLine, deployment: fn() -> Deployment) -> ExitCode {
 impl Said {
     /// What is said here replaces what the deployment says.
     fn onto(&self, mut deployment: Deployment) -> Deployment {
-        // Flags beat the variable, wherever they stand.
-        let endpoints = if self.port.is_empty() { &self.listen } else { &self.port };
-        if !endpoints.is_empty() {
-            deployment.listen = endpoints.clone();
+        if !self.listen.is_empty() || !self.port.is_empty() {
+            deployment.listen = self.listen.iter().chain(&self.port).cloned().collect();
         }
         if let Some(root) = &self.root {
             deployment.root = Some(root.clone());
@@ -276,10 +294,10 @@ mod tests {
     #[test]
     fn what_is_said_here_replaces_what_the_deployment_says() {
         let deployment = || Deployment::new("test").listen("tcp:8080").workers(3).root("a");
-        let words = ["x", "--port", "9000", "--workers", "1"].map(Into::into);
+        let words = ["x", "--port", "9000", "--listen", "unix:a", "--workers", "1"].map(Into::into);
         let said = CommandLine::read(words).expect("a command line").said;
         let deployment = said.onto(deployment());
-        assert_eq!(deployment.listen, ["9000"]);
+        assert_eq!(deployment.listen, ["unix:a", "9000"]);
         assert_eq!((deployment.workers, deployment.root), (Some(1), Some("a".into())));
     }
 

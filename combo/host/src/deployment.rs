@@ -79,7 +79,8 @@ impl Deployment {
         self
     }
 
-    /// How long draining may take before what is left is cut. Default: 30 s.
+    /// How long draining may take before what is left is cut. Default: 30 s. What has been cut has two
+    /// more seconds to go before the process goes without it.
     pub fn drain(mut self, budget: Duration) -> Self {
         self.drain = budget;
         self

@@ -15,6 +15,9 @@ use crate::{
 };
 use combo_core::{Endpoint, Pattern, Problem, Problems, Schedule, Timestamp, pattern::Host, schedule};
 
+/// More threads than this have never served anybody.
+const MOST_WORKERS: usize = 1_024;
+
 /// A deployment that was found to be right.
 pub struct Plan {
     pub(crate) name: String,
@@ -64,8 +67,8 @@ impl Deployment {
             problems.push(Problem::NoEndpoint);
         }
         let jobs = jobs(self.jobs, &mut problems);
-        if self.workers == Some(0) {
-            problems.push(Problem::Setting { name: "workers", said: "0".into(), must: "at least 1" });
+        if let Some(workers) = self.workers.filter(|workers| !(1..=MOST_WORKERS).contains(workers)) {
+            problems.push(Problem::Setting { name: "workers", said: workers.to_string(), must: "1 to 1024" });
         }
         let plan = Plan {
             name: self.name,
@@ -219,7 +222,11 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
         writeln!(f, "  nothing")?;
     }
     for endpoint in &plan.endpoints {
-        writeln!(f, "  {endpoint}")?;
+        let everywhere = matches!(
+            endpoint,
+            Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } if port.interface.is_none()
+        );
+        writeln!(f, "  {endpoint}{}", if everywhere { ", every interface" } else { "" })?;
     }
     let mut mounts: Vec<&PlannedMount> = plan.mounts.iter().collect();
     mounts.sort_by(|a, b| matching_order(&a.pattern, &b.pattern));
@@ -327,7 +334,7 @@ mod tests {
                 "job `clock` writes `static/../a`, outside what it may write (`static`)",
                 "a job has no name",
                 "job `` writes `a` and was given no folder; say `.may_write(\"…\")`",
-                "workers cannot be `0`: it must be at least 1",
+                "workers cannot be `0`: it must be 1 to 1024",
             ],
         );
     }
@@ -382,7 +389,7 @@ mod tests {
 test
 
 listens on
-  tcp:8080
+  tcp:8080, every interface
 
 mounts, in matching order
   b.org/    redirect to `/x`

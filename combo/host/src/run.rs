@@ -39,6 +39,9 @@ use crate::{
 /// How many threads a worker may use for blocking calls.
 const BLOCKING_PER_WORKER: usize = 64;
 
+/// How many requests of one worker a drain names each time.
+const NAMED: usize = 10;
+
 /// How long threads may take to end once everything has been drained or cut.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -98,6 +101,7 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
     let (desks, threads) = workers(opened.house, &system, &events, &released).await?;
     let addresses = opened.listeners.iter().map(Listener::address).collect();
     let (stopping, stopped) = channel::channel(false);
+    let threads = Threads { threads, desks: desks.clone(), names: opened.names.clone(), release };
     let deeds = Deeds::new(opened.jobs, opened.names, desks, runtime::Handle::current(), events.clone());
     let (ready, readied) = oneshot::channel();
     let watching = Watch {
@@ -109,7 +113,6 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
         signals,
         ready,
     };
-    let threads = Threads { threads, release };
     let started = thread::Builder::new().name("combo-watch".into()).spawn(move || {
         watch(watching);
         threads.end();
@@ -228,7 +231,11 @@ fn telling(mount: &PlannedMount) -> Telling {
 /// The folder that relative paths are under.
 fn root(said: Option<&Path>) -> Result<PathBuf, Error> {
     let path = said.unwrap_or(Path::new("."));
-    path.canonicalize().map_err(|cause| Kind::Root { path: path.to_owned(), cause }.into())
+    let root = path.canonicalize().and_then(|root| match root.is_dir() {
+        true => Ok(root),
+        false => Err(io::ErrorKind::NotADirectory.into()),
+    });
+    root.map_err(|cause| Kind::Root { path: path.to_owned(), cause }.into())
 }
 
 async fn recipe(mount: PlannedMount, root: &Path, layer: Option<&Path>) -> Result<Box<dyn Recipe>, Error> {
@@ -365,6 +372,8 @@ async fn workers(
 /// on one may be used on another.
 struct Threads {
     threads: Vec<thread::JoinHandle<()>>,
+    desks: Vec<Desk>,
+    names: Vec<String>,
     release: channel::Sender<()>,
 }
 
@@ -373,13 +382,16 @@ impl Threads {
     fn end(self) {
         let _ = self.release.send(());
         let until = std::time::Instant::now() + LAST_WORD;
-        for thread in self.threads {
+        for (thread, desk) in self.threads.into_iter().zip(self.desks) {
             while !thread.is_finished() && std::time::Instant::now() < until {
                 thread::sleep(Duration::from_millis(1));
             }
             let name = thread.thread().name().unwrap_or_default().to_owned();
             if !thread.is_finished() {
-                tracing::warn!(thread = name, "does not end: code on it never returns");
+                let held = desk.stall(true);
+                let mount = held.map(|request| &*self.names[request.mount]);
+                let request = held.map(|request| request.said());
+                tracing::warn!(thread = name, mount, request, "does not end: code on it never returns");
             } else if thread.join().is_err() {
                 tracing::error!(thread = name, "panicked");
             }
@@ -501,9 +513,13 @@ impl Deeds {
             tracing::info!(%job, "{what} a task");
         }
         for desk in &self.desks {
-            for (request, age) in desk.in_flight() {
+            let requests = desk.in_flight();
+            for (request, age) in requests.iter().take(NAMED) {
                 let (mount, said) = (&*self.names[request.mount], request.said());
                 tracing::info!(mount, request = said, seconds = age, "{what} a request");
+            }
+            if let Some(more) = requests.len().checked_sub(NAMED).filter(|more| *more > 0) {
+                tracing::info!(requests = more, "{what} more requests of the same worker");
             }
             match desk.upgraded() {
                 0 => {}

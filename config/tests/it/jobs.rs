@@ -203,9 +203,7 @@ fn tasks_that_go_wrong_hold_up_nobody() {
 fn a_job_that_blocks_does_not_keep_the_process() {
     let folder = folder();
     // The real binary has none that blocks; its hosted one writes to a pipe that nobody reads.
-    let pulse = folder.path().join("static/.pulse.json.tmp");
-    assert!(Command::new("mkfifo").arg(&pulse).status().unwrap().success());
-    let mut child = Child::under("true", &["--listen", ANY_PORT], folder);
+    let mut child = Child::under("mkfifo static/.pulse.json.$$.tmp", &["--listen", ANY_PORT], folder);
     let _ = child.log.wait_for(2, &["\"job\":\"clock\"", "\"ran\""]);
     let _ = child.log.wait(&["\"job\":\"pulse\"", "skipped"]);
     assert_eq!(child.wire().ask(get("/axum/hello/x")).status, 200);

@@ -63,7 +63,7 @@ fn everything_that_is_refused_is_said() {
     let lines: Vec<&str> = ended.err.lines().collect();
     let expected = [
         "error: cannot open folder `static`, which job `clock` may write: ",
-        "error: cannot build what is mounted at `/`: cannot open `static`: ",
+        "error: cannot build what is mounted at `/`: ",
         &format!("error: cannot listen on `{tcp}`"),
         "error: cannot listen on `unix:nowhere/app.sock",
         "error: cannot read the key `",
@@ -85,9 +85,9 @@ fn every_problem_is_a_line() {
         assert_eq!((ended.code, &*ended.out), (Some(2), ""), "{ended:?}");
         let expected = [
             "error: cannot understand endpoint `pigeon:1`: `pigeon` is none of tcp, unix, ssl",
-            "error: cannot understand endpoint `tcp:http`: `http` is not a port (0 to 65535)",
+            "error: cannot understand endpoint `tcp:http`: `http` is not a port (0 to 65535; an address goes behind it, as `interface=127.0.0.1`)",
             "error: cannot understand endpoint `unix:`: it has no path",
-            "error: workers cannot be `0`: it must be at least 1",
+            "error: workers cannot be `0`: it must be 1 to 1024",
         ];
         assert_eq!(ended.err.lines().collect::<Vec<_>>(), expected);
     }
@@ -342,8 +342,12 @@ fn a_plan_is_printed_and_nothing_opened() {
     fs::remove_dir_all(folder.path().join("static")).unwrap();
     let ended = said(folder.path(), &["plan", "--listen", "unix:app.sock", "--listen", "tcp:1"]);
     assert_eq!((ended.code, &*ended.err), (Some(0), ""), "{ended:?}");
-    for line in ["frankenstein", "  unix:app.sock", "  tcp:1", "  /actix  an actix app (`hello_actix::app`)"]
-    {
+    for line in [
+        "frankenstein",
+        "  unix:app.sock",
+        "  tcp:1, every interface",
+        "  /actix  an actix app (`hello_actix::app`)",
+    ] {
         assert!(ended.out.lines().any(|said| said == line), "{line}\n{}", ended.out);
     }
     assert!(ended.out.contains("\n  clock  every 4s\n"), "{}", ended.out);
@@ -376,7 +380,8 @@ fn flags_win_over_variables_and_both_over_code() {
         });
         assert_eq!((ended.code, &*ended.err), (Some(0), ""), "{words:?} {variables:?}");
         let lines = ended.out.lines().skip_while(|line| *line != "listens on").skip(1);
-        lines.take_while(|line| !line.is_empty()).map(|line| line.trim().to_owned()).collect()
+        let plain = |line: &str| line.trim().trim_end_matches(", every interface").to_owned();
+        lines.take_while(|line| !line.is_empty()).map(plain).collect()
     };
     assert_eq!(listens(&[], &[]), ["tcp:8080"]);
     assert_eq!(listens(&[], &[("COMBO_LISTEN", "tcp:1")]), ["tcp:1"]);
@@ -385,6 +390,10 @@ fn flags_win_over_variables_and_both_over_code() {
     assert_eq!(listens(&["--listen", "tcp:2", "--listen", "3"], &[]), ["tcp:2", "tcp:3"]);
     assert_eq!(listens(&["--port", "4"], &[("COMBO_LISTEN", "tcp:1")]), ["tcp:4"]);
     assert_eq!(listens(&["--port", "4", "--port", "unix:a"], &[]), ["tcp:4", "unix:a"]);
+    assert_eq!(
+        listens(&["--port", "4", "--listen", "tcp:2"], &[("COMBO_LISTEN", "tcp:1")]),
+        ["tcp:2", "tcp:4"]
+    );
 }
 
 #[test]

@@ -213,8 +213,7 @@ impl Source {
             #[cfg(feature = "files")]
             Self::Files(folder) => {
                 let folders = resolve(&folder);
-                let root = files::Root::open(&folders)
-                    .map_err(|cause| format!("cannot open `{}`: {cause}", folder.display()))?;
+                let root = files::Root::open(&folders)?;
                 tower::recipe(files::Files::new(root))
             }
             Self::Redirect { to, permanent } => redirect::recipe(to, permanent),

@@ -38,9 +38,10 @@ pub(super) fn fault(to: &str) -> Option<String> {
     })
 }
 
-/// Where a request leads. Leading slashes of the rest are folded, so that it cannot name a host.
+/// Where a request leads. Leading slashes of the rest are folded, and backslashes, which browsers take
+/// for slashes, so that it cannot name a host.
 fn location(to: &str, rest: &Uri) -> String {
-    let path = rest.path().trim_start_matches('/');
+    let path = rest.path().trim_start_matches(['/', '\\']);
     let to = if path.is_empty() { to } else { to.trim_end_matches('/') };
     let (slash, mark) =
         (if path.is_empty() { "" } else { "/" }, if rest.query().is_some() { "?" } else { "" });
@@ -105,6 +106,7 @@ mod tests {
             ("/new/", "/a", "/new/a"),
             ("/new/", "/", "/new/"),
             ("/", "//evil.example/a", "/evil.example/a"),
+            ("/", "/\\/evil.example/a", "/evil.example/a"),
             ("https://example.com", "/a", "https://example.com/a"),
             ("https://example.com", "/?q", "https://example.com?q"),
         ] {

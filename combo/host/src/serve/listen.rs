@@ -187,6 +187,12 @@ fn unix(path: PathBuf, mode: u32) -> io::Result<Bound> {
             _ => return Err(io::ErrorKind::AddrInUse.into()),
         }
     }
+    if std::fs::symlink_metadata(&path).is_ok_and(|found| !found.file_type().is_socket()) {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "something that is no socket is in the way",
+        ));
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address)?;
     // Nobody can connect before `listen`, so nobody gets in with the wrong mode.

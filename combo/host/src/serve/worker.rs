@@ -87,7 +87,8 @@ impl InFlight {
     pub(crate) fn said(&self) -> String {
         let bytes: Vec<u8> =
             self.text.iter().flat_map(|word| word.to_le_bytes()).take_while(|b| *b > 0).collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+        let (method, path) = bytes.split_at(bytes.len().min(8));
+        format!("{} {}", String::from_utf8_lossy(method.trim_ascii_end()), String::from_utf8_lossy(path))
     }
 }
 
@@ -151,6 +152,7 @@ pub(crate) struct Shared {
     /// The index of a mount, then method and path: the request that came last.
     slate: (AtomicUsize, [AtomicU64; WORDS]),
     closed: Notify,
+    started: Instant,
     pub(crate) clock: Coarse,
 }
 
@@ -166,6 +168,7 @@ impl Shared {
             running: AtomicUsize::new(NOBODY),
             slate: Default::default(),
             closed: Notify::new(),
+            started: Instant::now(),
             clock: Coarse::new(),
         }
     }
@@ -209,6 +212,11 @@ impl Shared {
     /// It has returned.
     pub(crate) fn leave(&self) {
         self.running.store(NOBODY, Relaxed);
+    }
+
+    /// The request whose app has not returned since it was first called.
+    fn held(&self) -> Option<InFlight> {
+        (self.running.load(Relaxed) == ON_SLATE).then(|| self.on_slate())
     }
 
     fn running(&self) -> Option<InFlight> {
@@ -291,11 +299,15 @@ impl Desk {
         let _ = self.messages.send(message);
     }
 
-    /// What is in flight, oldest first, with its age in seconds.
+    /// What is in flight, oldest first, with its age in seconds: also what an app has not let go of
+    /// since it came. The worker may be held by it, so its own clock is not asked.
     pub(crate) fn in_flight(&self) -> Vec<(InFlight, u32)> {
-        let now = self.shared.clock.now();
-        let mut requests: Vec<_> =
-            self.shared.requests().iter().map(|(_, r)| (*r, now.saturating_sub(r.since))).collect();
+        let now = Coarse::new();
+        now.set(self.shared.started.elapsed());
+        let held = self.shared.held();
+        let stayed: Vec<_> = self.shared.requests().iter().map(|(_, request)| *request).collect();
+        let all = held.into_iter().chain(stayed);
+        let mut requests: Vec<_> = all.map(|r| (r, now.now().saturating_sub(r.since))).collect();
         requests.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
         requests
     }
@@ -356,7 +368,6 @@ pub(crate) struct Worker {
     pub(crate) access_log: bool,
     pub(crate) shared: Arc<Shared>,
     pub(crate) draining: Cell<bool>,
-    started: Instant,
     swept: Cell<Instant>,
 }
 
@@ -423,13 +434,12 @@ impl Worker {
                 built.unwrap_or_else(|panic| Err(said(&*panic).into())).map_err(|cause| (mount, cause))?;
             mounts.push(Mounted { app, telling });
         }
-        let (draining, started) = (Cell::new(false), Instant::now());
-        let swept = Cell::new(started);
-        Ok(Self { mounts, routes, limits, access_log, shared, draining, started, swept })
+        let (draining, swept) = (Cell::new(false), Cell::new(Instant::now()));
+        Ok(Self { mounts, routes, limits, access_log, shared, draining, swept })
     }
 
     fn tell_time(&self) {
-        self.shared.clock.set(self.started.elapsed());
+        self.shared.clock.set(self.shared.started.elapsed());
     }
 
     fn sweep(&self) {
@@ -462,11 +472,11 @@ mod tests {
         let shared = Shared::new();
         let long = "/0123456789".repeat(10);
         for (method, path, said) in [
-            ("GET", "/", "GET     /"),
-            ("GET", "/1234567", "GET     /1234567"),
+            ("GET", "/", "GET /"),
+            ("GET", "/1234567", "GET /1234567"),
             ("PROPFIND", "/a/b/c/d/e", "PROPFIN /a/b/c/d/e"),
-            ("GET", &*long, &format!("GET     {}", &long[..72])),
-            ("GET", "", "GET     "),
+            ("GET", &*long, &format!("GET {}", &long[..72])),
+            ("GET", "", "GET "),
         ] {
             shared.come(3, method, path);
             let key = shared.stay();
