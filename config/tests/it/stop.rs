@@ -173,6 +173,21 @@ fn the_second_signal_cuts() {
 }
 
 #[test]
+fn a_request_that_never_returns_does_not_keep_the_process() {
+    let mut child = Child::start();
+    let mut wire = child.wire();
+    wire.send(get("/axum/block?ms=600000"));
+    let named = ["\"/axum\"", "\"GET /axum/block\""];
+    let _ = child.log.wait(&["holds its worker", named[0], named[1]]);
+    child.signal(Signal::TERM);
+    let _ = child.log.wait(&["waiting for a request", named[0], named[1]]);
+    child.signal(Signal::TERM);
+    let _ = child.log.wait(&["cutting a request", named[0], named[1]]);
+    let _ = child.log.wait(&["does not end", named[0], named[1]]);
+    assert_eq!(child.exit().code(), Some(0));
+}
+
+#[test]
 fn a_hangup_changes_nothing() {
     let mut child = Child::start();
     for n in 1..=3 {
