@@ -4,7 +4,8 @@ use std::net::TcpStream;
 
 use crate::{
     child::Child,
-    site::{ANY_PORT, FRAMEWORKS, folder},
+    lines::log,
+    site::{ANY_PORT, FRAMEWORKS, Site, folder, limits, three},
     wire::{Wire, get},
 };
 
@@ -43,6 +44,29 @@ fn without_descriptors_the_established_are_served_and_others_wait() {
     // A lasting trouble is not said with every attempt.
     let said = child.log.with(&["cannot accept"]).len();
     assert!(said < 10, "it was said {said} times");
+}
+
+/// Beyond the limit of connections others wait, and are served as soon as there is room.
+#[test]
+fn more_connections_than_allowed_wait() {
+    let site = Site::start(three().limits(limits(|limits| limits.connections = 4)));
+    let mut served: Vec<Wire> = (0..4).map(|_| site.wire()).collect();
+    for wire in &mut served {
+        assert_eq!(wire.ask(get("/axum/hello/x")).status, 200);
+    }
+    let mut waiting: Vec<Wire> = (0..8).map(|_| site.wire()).collect();
+    for (wire, n) in waiting.iter_mut().zip(0..) {
+        wire.send(get(&format!("/{}/hello/{n}", FRAMEWORKS[n % 3])));
+    }
+    let _ = log().wait(&["as many connections as allowed", "connections=4"]);
+    assert_eq!(site.status().connections, 4);
+    for wire in &mut served {
+        assert_eq!(wire.ask(get("/warp/hello/x")).status, 200);
+    }
+    drop(served);
+    for (mut wire, n) in waiting.into_iter().zip(0..) {
+        assert_eq!(wire.answer().text(), format!("Hello, {n}!\n"));
+    }
 }
 
 /// Jobs need descriptors, too: they fail while there are none and go on by themselves.

@@ -106,7 +106,8 @@ fn by_actix(reached: Reached) -> Target {
         // As actix's users learn of it; it is kept in the extensions, too.
         let known = request.connection_info().clone();
         let extensions = request.extensions();
-        let (uri, original) = (newer(request.uri()), extensions.get().map(newer));
+        let original = extensions.get().map(newer);
+        let uri: Uri = request.uri().path_and_query().expect("a path").as_str().parse().expect("a URI");
         let seen = Seen {
             method: request.method().as_str(),
             uri: &uri,

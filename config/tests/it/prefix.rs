@@ -282,6 +282,28 @@ fn an_asterisk_goes_to_the_root_of_its_host() {
     }
     let nowhere = site.wire().ask("OPTIONS * HTTP/1.1\r\nHost: test\r\n\r\n");
     assert_eq!((nowhere.status, nowhere.text()), (404, "not found\n"));
+    for framework in FRAMEWORKS {
+        let seen = ask(&site, Version::Http2, false, "OPTIONS", &format!("{framework}.example"), "*").json();
+        assert_eq!((&seen["framework"], &seen["path"]), (&json!(framework), &json!("*")));
+    }
+    assert_eq!(ask(&site, Version::Http2, false, "OPTIONS", "test", "*").status, 404);
+}
+
+#[test]
+fn a_tunnel_is_asked_for_at_the_root_of_its_host() {
+    let reached = Reached::default();
+    let site = Site::start(
+        Deployment::new("tunnel")
+            .listen(ANY_PORT)
+            .mount("axum.example/", mirror("axum", &reached))
+            .mount("/axum", mirror("axum", &reached)),
+    );
+    let mut wire = site.wire();
+    wire.send("CONNECT axum.example:80 HTTP/1.1\r\nHost: axum.example:80\r\n\r\n");
+    wire.until("HTTP/1.1 200 OK\r\n");
+    assert_eq!(reached.count(), 1);
+    let nowhere = site.wire().ask("CONNECT test:80 HTTP/1.1\r\nHost: test:80\r\n\r\n");
+    assert_eq!((nowhere.status, reached.count()), (404, 1));
 }
 
 #[test]

@@ -88,6 +88,23 @@ fn half_a_head_is_waited_for_and_answered() {
     site.stopped();
 }
 
+/// Between a handshake and a request there is a moment, too. It is short, so this may take more than
+/// one attempt on a machine that has other things to do.
+#[test]
+fn who_has_just_shaken_hands_is_answered() {
+    let answered = || {
+        let site =
+            Site::start(Deployment::new("shaken").listen(ANY_TLS_PORT).mount("/", mount::files("static")));
+        let mut wire = site.tls_wire();
+        wire.send("");
+        site.connections(1);
+        site.stop();
+        let sent = wire.try_send(get("/index.html"));
+        sent.is_ok() && wire.try_answer().is_some_and(|answer| answer.text() == "welcome\n")
+    };
+    assert!((0..10).any(|_| answered()));
+}
+
 #[test]
 fn http2_streams_are_finished_as_well() {
     let site = Site::start(three().listen(ANY_TLS_PORT));
