@@ -93,12 +93,15 @@ fn half_a_head_is_waited_for_and_answered() {
 #[test]
 fn who_has_just_shaken_hands_is_answered() {
     let answered = || {
-        let site =
-            Site::start(Deployment::new("shaken").listen(ANY_TLS_PORT).mount("/", mount::files("static")));
-        let mut wire = site.tls_wire();
+        let site = Site::start(three().listen(ANY_TLS_PORT).workers(1));
+        let (mut other, mut wire) = (site.wire(), site.tls_wire());
         wire.send("");
-        site.connections(1);
+        wire.until_read();
+        other.send(get("/axum/slow?ms=200"));
+        site.requests(1);
         site.stop();
+        // By then its worker has been told, too.
+        assert_eq!(other.answer().status, 200);
         let sent = wire.try_send(get("/index.html"));
         sent.is_ok() && wire.try_answer().is_some_and(|answer| answer.text() == "welcome\n")
     };
