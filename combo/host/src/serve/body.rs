@@ -19,13 +19,12 @@ use super::sweep::Progress;
 pub struct RequestBody {
     incoming: Incoming,
     progress: Option<Arc<Progress>>,
-    waits: bool,
 }
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, progress: &Arc<Progress>) -> Self {
         let progress = (!incoming.is_end_stream()).then(|| progress.clone());
-        Self { incoming, progress, waits: false }
+        Self { incoming, progress }
     }
 }
 
@@ -38,9 +37,8 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        let waited = std::mem::replace(&mut self.waits, polled.is_pending());
         if let Some(progress) = &self.progress {
-            progress.body(waited, polled.is_pending());
+            progress.body(polled.is_pending());
         }
         Poll::Ready(ready!(polled).map(|frame| frame.map_err(Into::into)))
     }
@@ -57,7 +55,7 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(progress) = &self.progress {
-            progress.body(self.waits, false);
+            progress.body(false);
         }
     }
 }

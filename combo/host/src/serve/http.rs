@@ -285,7 +285,6 @@ impl Future for Answer {
         let response = answered.unwrap_or_else(Refusal::response);
         ticket.status = response.status();
         ticket.whole |= response.body().is_end_stream();
-        ticket.wait(!response.body().is_end_stream());
         Poll::Ready(Ok(response.map(|body| Outgoing { body, ticket })))
     }
 }
@@ -298,8 +297,6 @@ struct Ticket {
     status: StatusCode,
     sent: u64,
     whole: bool,
-    /// The client takes none of the answer now. Only of HTTP/2, where streams wait for themselves.
-    waits: bool,
     /// Only if somebody will read it in the access log.
     log: Option<Box<Log>>,
 }
@@ -323,19 +320,12 @@ impl Ticket {
         });
         let status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or_default();
         let whole = request.method() == Method::HEAD;
-        Self { line, key: None, status, sent: 0, whole, waits: false, log }
+        Self { line, key: None, status, sent: 0, whole, log }
     }
 
     fn mounted(&mut self, mount: usize) {
         if let Some(log) = &mut self.log {
             log.mount = Some(mount);
-        }
-    }
-
-    /// Something is ready for the client, or it has taken that.
-    fn wait(&mut self, waits: bool) {
-        if self.line.http2 {
-            self.line.progress.stream(std::mem::replace(&mut self.waits, waits), waits);
         }
     }
 
@@ -369,7 +359,6 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.wait(false);
         self.line.progress.request_ended();
         if let Some(key) = self.key {
             let _ = self.line.worker.shared.requests().try_remove(key);
@@ -414,7 +403,6 @@ impl Body for Outgoing {
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Self { body, ticket } = &mut *self;
-        ticket.wait(false);
         let polled = match body {
             ResponseBody::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             ResponseBody::Streamed(streamed) => ticket
@@ -426,7 +414,6 @@ impl Body for Outgoing {
             Poll::Ready(Some(Ok(frame))) => {
                 ticket.sent += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
                 ticket.whole |= body.is_end_stream();
-                ticket.wait(!body.is_end_stream());
             }
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }

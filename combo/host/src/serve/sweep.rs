@@ -100,7 +100,6 @@ pub(crate) enum Overdue {
     Idle,
     Body,
     Write,
-    Still,
     Closing,
 }
 
@@ -113,7 +112,6 @@ impl fmt::Display for Overdue {
             Self::Idle => "was idle",
             Self::Body => "stopped in the middle of a body",
             Self::Write => "did not read the answer",
-            Self::Still => "moved none of its streams",
             Self::Closing => "did not end it",
         })
     }
@@ -129,9 +127,6 @@ pub(crate) struct Progress {
     waits_for_body: AtomicU32,
     waits_for_write: AtomicU32,
     multiplexed: AtomicBool,
-    /// How many of its streams wait for the peer, and since when none of them has moved.
-    with_peer: AtomicU32,
-    still: AtomicU32,
     head: AtomicU8,
     verdict: AtomicU8,
     waker: AtomicWaker,
@@ -151,8 +146,6 @@ impl Progress {
             waits_for_body: AtomicU32::new(0),
             waits_for_write: AtomicU32::new(0),
             multiplexed: AtomicBool::new(false),
-            with_peer: AtomicU32::new(0),
-            still: AtomicU32::new(0),
             head: AtomicU8::new(0),
             verdict: AtomicU8::new(Verdict::Serve as u8),
             waker: AtomicWaker::new(),
@@ -242,25 +235,8 @@ impl Progress {
         }
     }
 
-    /// Whether a request body waits for the peer, and whether it did before.
-    pub(crate) fn body(&self, waited: bool, waits: bool) {
-        if self.multiplexed.load(Relaxed) {
-            self.stream(waited, waits);
-        } else {
-            stamp(&self.waits_for_body, waits, &self.clock);
-        }
-    }
-
-    /// Whether one of many streams waits for the peer, and whether it did before. May be said on
-    /// any thread.
-    pub(crate) fn stream(&self, waited: bool, waits: bool) {
-        match (waited, waits) {
-            (false, true) => _ = self.with_peer.fetch_add(1, Relaxed),
-            (true, false) => _ = self.with_peer.fetch_sub(1, Relaxed),
-            (true, true) => return,
-            (false, false) => {}
-        }
-        self.still.store(self.clock.now(), Relaxed);
+    pub(crate) fn body(&self, waits: bool) {
+        stamp(&self.waits_for_body, waits, &self.clock);
     }
 
     pub(crate) fn write(&self, waits: bool) {
@@ -313,7 +289,7 @@ impl Progress {
     pub(crate) fn excuse(&self) {
         let now = self.clock.now();
         self.since.store(now, Relaxed);
-        for since in [&self.waits_for_body, &self.waits_for_write, &self.still] {
+        for since in [&self.waits_for_body, &self.waits_for_write] {
             if since.load(Relaxed) > 0 {
                 since.store(now, Relaxed);
             }
@@ -334,12 +310,9 @@ impl Progress {
             Phase::Head => (limits.head, Overdue::Head),
             Phase::Idle => (limits.idle, Overdue::Idle),
             Phase::Closing => (CLOSING, Overdue::Closing),
-            Phase::Busy if self.multiplexed.load(Relaxed) => {
-                let all = self.with_peer.load(Relaxed) >= self.in_flight.load(Relaxed);
-                let still = over(self.still.load(Relaxed), limits.body.max(limits.write));
-                return (all && still).then_some(Overdue::Still);
+            Phase::Busy if !self.multiplexed.load(Relaxed) && over(body, limits.body) => {
+                return Some(Overdue::Body);
             }
-            Phase::Busy if over(body, limits.body) => return Some(Overdue::Body),
             Phase::Busy | Phase::Upgraded => return None,
         };
         over(self.since.load(Relaxed), limit).then_some(overdue)
@@ -395,17 +368,9 @@ mod tests {
             p.request_began();
         };
         check("idle", |p| (request(p), p.request_ended()).1, Overdue::Idle, 75);
-        check("body", |p| (request(p), p.body(false, true), p.body(true, true)).1, Overdue::Body, 60);
+        check("body", |p| (request(p), p.body(true), p.body(true)).1, Overdue::Body, 60);
         check("write", |p| (request(p), p.write(true)).1, Overdue::Write, 60);
         check("h2 idle", Progress::multiplexes, Overdue::Idle, 75);
-        let streams = |p: &Progress| {
-            p.multiplexes();
-            p.request_began();
-            p.request_began();
-            p.body(false, true);
-            p.stream(false, true);
-        };
-        check("h2 streams", streams, Overdue::Still, 60);
         check("closing", |p| (p.enter(Phase::Busy), p.close()).0, Overdue::Closing, 2);
         check("websocket write", |p| (p.enter(Phase::Upgraded), p.write(true)).1, Overdue::Write, 60);
     }
@@ -418,22 +383,6 @@ mod tests {
             clock.set(Duration::from_secs(100_000));
             assert_eq!(progress.overdue(&Limits::default()), None, "{phase:?}");
         }
-    }
-
-    #[test]
-    fn one_stream_that_waits_for_its_app_excuses_the_others() {
-        let clock = Coarse::new();
-        let progress = Progress::new(clock.clone(), Phase::First);
-        progress.multiplexes();
-        progress.request_began();
-        progress.request_began();
-        progress.stream(false, true);
-        clock.set(Duration::from_secs(100_000));
-        assert_eq!(progress.overdue(&Limits::default()), None);
-        progress.request_ended();
-        assert_eq!(progress.overdue(&Limits::default()), Some(Overdue::Still));
-        progress.stream(true, false);
-        assert_eq!(progress.overdue(&Limits::default()), None);
     }
 
     #[test]
