@@ -7,12 +7,16 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
+use actix::{Actor, ActorContext, StreamHandler};
+use actix_multipart::{Multipart, MultipartError};
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::error::{Error, ErrorBadRequest, PayloadError};
 use actix_web::http::Uri;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, ContentType, HeaderValue};
 use actix_web::web::{self, Bytes, Path, Payload, Query, ReqData};
 use actix_web::{App, HttpRequest, HttpResponse};
+use actix_web_actors::ws;
+use actix_ws::{AggregatedMessage, Item};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
@@ -20,6 +24,8 @@ use serde_json::json;
 use tokio::time::sleep;
 
 const TICK: Duration = Duration::from_millis(100);
+/// The largest message of a websocket.
+const LARGEST: usize = 16 << 20;
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// The app, made anew for every worker: `HttpServer::new(hello_actix::app)`.
@@ -33,6 +39,9 @@ pub fn app() -> App<
         .service(web::resource("/echo").post(echo))
         .service(web::resource("/sink").to(sink))
         .service(web::resource("/stream").get(events))
+        .service(web::resource("/ws").get(talk))
+        .service(web::resource("/actor-ws").get(talk_to_an_actor))
+        .service(web::resource("/upload").post(upload))
         .service(web::resource("/where").to(whereabouts))
         .service(web::resource("/panic").get(panic))
         .service(web::resource("/panic/body").get(panic_body))
@@ -71,6 +80,98 @@ async fn events() -> HttpResponse {
         .content_type("text/event-stream")
         .insert_header((CACHE_CONTROL, "no-cache"))
         .streaming(events)
+}
+
+/// Says again what was said, until the other side has heard enough.
+async fn talk(request: HttpRequest, body: Payload) -> Result<HttpResponse, Error> {
+    let (response, mut session, messages) = actix_ws::handle(&request, body)?;
+    let mut messages =
+        messages.max_frame_size(LARGEST).aggregate_continuations().max_continuation_size(LARGEST);
+    drop(actix_web::rt::spawn(async move {
+        while let Some(Ok(message)) = messages.recv().await {
+            let said = match message {
+                AggregatedMessage::Text(text) => session.text(text).await,
+                AggregatedMessage::Binary(bytes) => session.binary(bytes).await,
+                AggregatedMessage::Ping(bytes) => session.pong(&bytes).await,
+                AggregatedMessage::Pong(_) => Ok(()),
+                AggregatedMessage::Close(reason) => {
+                    // The other side may be gone already.
+                    let _ = session.close(reason).await;
+                    return;
+                }
+            };
+            if said.is_err() {
+                return;
+            }
+        }
+    }));
+    Ok(response)
+}
+
+/// The same, as apps with actors do it.
+async fn talk_to_an_actor(request: HttpRequest, body: Payload) -> Result<HttpResponse, Error> {
+    let talker = Talker { text: false, said: Vec::new() };
+    ws::WsResponseBuilder::new(talker, &request, body).frame_size(LARGEST).start()
+}
+
+struct Talker {
+    text: bool,
+    /// What has come so far of a message in several frames.
+    said: Vec<u8>,
+}
+
+impl Actor for Talker {
+    type Context = ws::WebsocketContext<Self>;
+}
+
+impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Talker {
+    fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, context: &mut Self::Context) {
+        match message {
+            Ok(ws::Message::Text(text)) => context.text(text),
+            Ok(ws::Message::Binary(bytes)) => context.binary(bytes),
+            Ok(ws::Message::Ping(bytes)) => context.pong(&bytes),
+            Ok(ws::Message::Continuation(item)) => self.more(item, context),
+            Ok(ws::Message::Close(reason)) => {
+                context.close(reason);
+                context.stop();
+            }
+            Ok(ws::Message::Pong(_) | ws::Message::Nop) => {}
+            Err(_) => context.stop(),
+        }
+    }
+}
+
+impl Talker {
+    fn more(&mut self, item: Item, context: &mut ws::WebsocketContext<Self>) {
+        match item {
+            Item::FirstText(bytes) => (self.text, self.said) = (true, bytes.to_vec()),
+            Item::FirstBinary(bytes) => (self.text, self.said) = (false, bytes.to_vec()),
+            Item::Continue(bytes) => self.said.extend_from_slice(&bytes),
+            Item::Last(bytes) => {
+                self.said.extend_from_slice(&bytes);
+                let said = std::mem::take(&mut self.said);
+                match self.text.then(|| String::from_utf8(said.clone())) {
+                    None => context.binary(said),
+                    Some(Ok(text)) => context.text(text),
+                    Some(Err(_)) => context.stop(),
+                }
+            }
+        }
+        if self.said.len() > LARGEST {
+            context.stop();
+        }
+    }
+}
+
+/// Names and sizes of the parts of a form; nothing of them is kept.
+async fn upload(mut form: Multipart) -> Result<HttpResponse, MultipartError> {
+    let mut parts = Vec::new();
+    while let Some(part) = form.try_next().await? {
+        let name = part.name().map(str::to_owned);
+        let size = part.try_fold(0, |sum, chunk| ready(Ok(sum + chunk.len()))).await?;
+        parts.push(json!({ "name": name, "size": size }));
+    }
+    Ok(HttpResponse::Ok().json(parts))
 }
 
 #[derive(Serialize)]

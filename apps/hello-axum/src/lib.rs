@@ -8,8 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{ConnectInfo, OriginalUri, Path, Query, Request};
-use axum::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
+use axum::extract::multipart::{Multipart, MultipartError};
+use axum::extract::ws::{Message, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, OriginalUri, Path, Query, Request};
+use axum::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, TRAILER};
 use axum::http::uri::Authority;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::sse::{Event, Sse};
@@ -17,12 +19,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Extension, Json, Router};
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 const TICK: Duration = Duration::from_millis(100);
 const TEXT: (HeaderName, &str) = (CONTENT_TYPE, "text/plain; charset=utf-8");
+const LENGTH: HeaderName = HeaderName::from_static("x-length");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// The app.
@@ -34,6 +39,9 @@ pub fn app() -> Router {
         .route("/echo", post(echo))
         .route("/sink", any(sink))
         .route("/stream", get(events))
+        .route("/ws", any(talk))
+        .route("/upload", post(upload).layer(DefaultBodyLimit::disable()))
+        .route("/trailers", get(trailers))
         .route("/where", any(whereabouts))
         .route("/panic", get(panic))
         .route("/panic/body", get(panic_body))
@@ -67,6 +75,41 @@ async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
         sleep(TICK).await;
         Ok(Event::default().data(n.to_string()))
     }))
+}
+
+/// Says again what was said, until the other side has heard enough.
+async fn talk(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(async |mut socket| {
+        while let Some(Ok(message)) = socket.recv().await {
+            let said = matches!(message, Message::Text(_) | Message::Binary(_));
+            if said && socket.send(message).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Names and sizes of the parts of a form; nothing of them is kept.
+async fn upload(mut form: Multipart) -> Result<Json<Vec<Value>>, MultipartError> {
+    let mut parts = Vec::new();
+    while let Some(mut part) = form.next_field().await? {
+        let name = part.name().map(str::to_owned);
+        let mut size = 0;
+        while let Some(chunk) = part.chunk().await? {
+            size += chunk.len();
+        }
+        parts.push(json!({ "name": name, "size": size }));
+    }
+    Ok(Json(parts))
+}
+
+/// What is known of an answer only at its end. HTTP/1.1 wants it announced.
+async fn trailers() -> Response {
+    let text = "see the trailers\n";
+    let length = HeaderMap::from_iter([(LENGTH, text.len().into())]);
+    let frames = [Frame::data(Bytes::from(text)), Frame::trailers(length)];
+    let body = StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>)));
+    ([TEXT, (TRAILER, LENGTH.as_str())], Body::new(body)).into_response()
 }
 
 #[derive(Serialize)]

@@ -14,9 +14,11 @@ use serde_json::json;
 use tokio::time::sleep;
 use warp::host::Authority;
 use warp::http::{Method, StatusCode, Uri};
+use warp::multipart::FormData;
 use warp::path::FullPath;
 use warp::reply::with_header;
 use warp::sse::{self, Event};
+use warp::ws::Ws;
 use warp::{Buf, Filter, Rejection, Reply};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -32,6 +34,9 @@ pub fn routes() -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clo
     let echo = warp::path!("echo").and(warp::post()).and(kind).and(warp::body::stream()).map(echo);
     let sink = warp::path!("sink").and(warp::body::stream()).then(sink);
     let events = warp::path!("stream").and(warp::get()).map(events);
+    let talk = warp::path!("ws").and(warp::ws()).map(talk);
+    let form = warp::multipart::form().max_length(None);
+    let upload = warp::path!("upload").and(warp::post()).and(form).then(upload);
     let panic = warp::path!("panic").and(warp::get()).then(panic);
     let panic_body = warp::path!("panic" / "body").and(warp::get()).map(panic_body);
     let endless = warp::path!("endless").and(warp::get()).map(endless);
@@ -40,7 +45,7 @@ pub fn routes() -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clo
     let block = warp::path!("block").and(warp::get()).and(warp::query()).then(block);
 
     let panics = panic.or(panic_body);
-    let streams = events.or(endless).or(fill);
+    let streams = events.or(endless).or(fill).or(talk).or(upload);
     let others =
         root.or(greeting).or(echo).or(sink).or(whereabouts()).or(streams).or(slow).or(block).or(panics);
     hello.or(others) // what is asked for most is tried first
@@ -74,6 +79,27 @@ fn events() -> impl Reply {
         // warp puts nothing after the colon; a client drops the one space that others put there.
         Ok::<_, Infallible>(Event::default().data(format!(" {n}")))
     }))
+}
+
+/// Says again what was said, until the other side has heard enough.
+fn talk(ws: Ws) -> impl Reply {
+    ws.on_upgrade(async |socket| {
+        let (speaker, listener) = socket.split();
+        let said = listener.try_filter(|message| ready(message.is_text() || message.is_binary()));
+        // It ends with the other side, however that does.
+        let _ = said.forward(speaker).await;
+    })
+}
+
+/// Names and sizes of the parts of a form; nothing of them is kept.
+async fn upload(mut form: FormData) -> Result<impl Reply, StatusCode> {
+    let mut parts = Vec::new();
+    while let Some(part) = form.try_next().await.map_err(|_| StatusCode::BAD_REQUEST)? {
+        let name = part.name().to_owned();
+        let size = part.stream().try_fold(0, |sum, chunk| ready(Ok(sum + chunk.remaining()))).await;
+        parts.push(json!({ "name": name, "size": size.map_err(|_| StatusCode::BAD_REQUEST)? }));
+    }
+    Ok(warp::reply::json(&parts))
 }
 
 #[derive(Serialize)]
