@@ -50,8 +50,8 @@ impl Context {
     }
 }
 
-/// Where a target is mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a target is mounted. The default is nowhere: before all mounts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Site {
     /// The pattern in normal form: `/blog`, `admin.example.com/`.
@@ -74,16 +74,50 @@ impl Site {
 pub struct Connection {
     /// The other side.
     pub peer: Peer,
-    /// `https` over TLS, `http` otherwise: from the socket, never from the client.
+    /// `https` over TLS, `http` otherwise: from the socket, or from a trusted proxy, never from the
+    /// client.
     pub scheme: Scheme,
+    /// What was agreed upon with TLS, where the combo itself ends it.
+    pub tls: Option<Tls>,
+    /// Who is at the other end of a unix socket.
+    pub credentials: Option<Credentials>,
+    /// Where it arrived, if that has an address.
+    pub local: Option<SocketAddr>,
 }
 
 impl Connection {
     /// A connection from its parts.
     #[must_use]
     pub fn new(peer: Peer, scheme: Scheme) -> Self {
-        Self { peer, scheme }
+        Self { peer, scheme, tls: None, credentials: None, local: None }
     }
+}
+
+/// What was agreed upon in a TLS handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tls {
+    /// The host that the client asked for (SNI, RFC 6066, section 3).
+    pub server_name: Option<String>,
+    /// The protocol that was agreed upon (ALPN, RFC 7301): `h2`, `http/1.1`.
+    pub alpn: Option<String>,
+    /// `TLSv1_2` or `TLSv1_3`.
+    pub version: Option<String>,
+    /// The cipher suite, as `TLS13_AES_256_GCM_SHA384`.
+    pub cipher_suite: Option<String>,
+    /// The client's certificate and its chain, DER, if it has shown one.
+    pub client_certificates: Vec<Vec<u8>>,
+}
+
+/// The process at the other end of a unix socket, as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Its number, if it is in sight.
+    pub process: Option<i32>,
+    /// Its user.
+    pub user: u32,
+    /// Its group.
+    pub group: u32,
 }
 
 /// The other side of a connection.

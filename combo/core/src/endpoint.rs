@@ -10,6 +10,11 @@
 //! | `tcp:8080:interface=127.0.0.1` | port 8080 of one address |
 //! | `unix:/run/app.sock:mode=660` | a unix socket; mode 660 unless said |
 //! | `ssl:8443:key=key.pem:cert=chain.pem` | a port with TLS; `interface=` as for tcp |
+//! | `haproxy:tcp:8080` | another endpoint, each of whose connections begins with a header of the PROXY protocol, version 1 or 2 |
+//!
+//! A wrapper such as `haproxy:` is followed by the endpoint within, written as it would be alone. What
+//! is within is nearer to the wire than what the wrapper stands before, but the PROXY header comes
+//! first of all, before TLS.
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
@@ -35,6 +40,20 @@ pub enum Endpoint {
         /// The file with the certificate and its chain, PEM.
         cert: PathBuf,
     },
+    /// Another endpoint behind a proxy that says whom a connection is from, by the PROXY protocol
+    /// (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Its header comes before TLS.
+    Haproxy(Box<Self>),
+}
+
+impl Endpoint {
+    /// The endpoint without wrappers.
+    #[must_use]
+    pub fn bare(&self) -> &Self {
+        match self {
+            Self::Haproxy(within) => within.bare(),
+            bare => bare,
+        }
+    }
 }
 
 /// A TCP port, of one interface or of all.
@@ -72,6 +91,8 @@ pub enum Fault {
     Interface(String),
     /// This is not a mode.
     Mode(String),
+    /// This wrapper is around itself.
+    Nested(&'static str),
 }
 
 impl fmt::Display for Fault {
@@ -80,7 +101,7 @@ impl fmt::Display for Fault {
             Self::Empty => f.write_str("it is empty"),
             Self::UnfinishedEscape => f.write_str("it ends in a backslash"),
             Self::Brackets => f.write_str("brackets hold an IPv6 address, as in `[::1]`"),
-            Self::UnknownKind(kind) => write!(f, "`{kind}` is none of tcp, unix, ssl"),
+            Self::UnknownKind(kind) => write!(f, "`{kind}` is none of tcp, unix, ssl, haproxy"),
             Self::Missing(what) => write!(f, "it has no {what}"),
             Self::UnknownKeyword(keyword) => write!(f, "`{keyword}=` is not known here"),
             Self::Twice(keyword) => write!(f, "`{keyword}=` stands twice"),
@@ -91,6 +112,7 @@ impl fmt::Display for Fault {
             ),
             Self::Interface(said) => write!(f, "`{said}` is not an IPv4 or IPv6 address"),
             Self::Mode(said) => write!(f, "`{said}` is not an octal mode, such as 660"),
+            Self::Nested(wrapper) => write!(f, "`{wrapper}:` stands twice"),
         }
     }
 }
@@ -101,6 +123,12 @@ impl FromStr for Endpoint {
     type Err = Fault;
 
     fn from_str(said: &str) -> Result<Self, Fault> {
+        if let Some(within) = said.strip_prefix("haproxy:") {
+            return match within.parse()? {
+                Self::Haproxy(_) => Err(Fault::Nested("haproxy")),
+                within => Ok(Self::Haproxy(Box::new(within))),
+            };
+        }
         let mut arguments = Arguments::split(said)?;
         let kind = arguments.next().ok_or(Fault::Empty)?;
         let endpoint = match kind.as_str() {
@@ -122,6 +150,7 @@ impl FromStr for Endpoint {
             number if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => {
                 Self::Tcp(arguments.port_of(Some(number.to_owned()))?)
             }
+            "haproxy" => return Err(Fault::Missing("endpoint behind it")),
             _ => return Err(Fault::UnknownKind(kind)),
         };
         arguments.end()?;
@@ -239,6 +268,7 @@ impl fmt::Display for Endpoint {
                 escape(&key.to_string_lossy()),
                 escape(&cert.to_string_lossy())
             ),
+            Self::Haproxy(within) => write!(f, "haproxy:{within}"),
         }
     }
 }
@@ -308,6 +338,18 @@ mod tests {
                 cert: "c.pem".into(),
             }),
         );
+    }
+
+    #[test]
+    fn a_wrapper_has_an_endpoint_within() {
+        let haproxy = |within| Ok(Endpoint::Haproxy(Box::new(within)));
+        check("haproxy:tcp:8080", haproxy(tcp(8080, None)));
+        check("haproxy:8080:interface=[::1]", haproxy(tcp(8080, Some("::1"))));
+        check(r"haproxy:unix:a\:b:mode=600", haproxy(unix("a:b", 0o600)));
+        check("haproxy", Err(Fault::Missing("endpoint behind it")));
+        check("haproxy:", Err(Fault::Empty));
+        check("haproxy:udp:1", Err(Fault::UnknownKind("udp".into())));
+        check("haproxy:haproxy:tcp:1", Err(Fault::Nested("haproxy")));
     }
 
     #[test]

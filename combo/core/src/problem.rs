@@ -177,7 +177,7 @@ mod tests {
         let cases = [
             (
                 Problem::Endpoint { said: said(), fault: endpoint::Fault::UnknownKind("x".into()) },
-                "cannot understand endpoint `x`: `x` is none of tcp, unix, ssl",
+                "cannot understand endpoint `x`: `x` is none of tcp, unix, ssl, haproxy",
             ),
             (Problem::EndpointTwice { said: "tcp:80".into() }, "endpoint `tcp:80` is listened on twice"),
             (

@@ -2,12 +2,20 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use combo_core::{Schedule, Task};
+use bytes::Bytes;
+use combo_core::{BoxError, Schedule, Task};
+use http::{Request, Response};
+use http_body::Body;
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::{
     jobs::{ErasedTask, erase},
-    mount::Target,
-    serve::limits::Limits,
+    mount::{
+        Inner, Target,
+        layer::{Wrap, wrap},
+    },
+    serve::{body::RequestBody, limits::Limits},
 };
 
 /// How long draining may take unless said otherwise.
@@ -17,12 +25,13 @@ pub const DRAIN: Duration = Duration::from_secs(30);
 ///
 /// Methods take what one would type and never fail; [`Deployment::plan`] finds everything that is
 /// wrong at once.
-#[derive(Debug)]
 #[must_use = "a deployment does nothing until it is planned and started"]
 pub struct Deployment {
     pub(crate) name: String,
     pub(crate) listen: Vec<String>,
     pub(crate) mounts: Vec<(String, Target)>,
+    pub(crate) layers: Vec<Box<dyn Wrap>>,
+    pub(crate) trusted_proxies: Vec<String>,
     pub(crate) jobs: Vec<Job>,
     pub(crate) root: Option<PathBuf>,
     pub(crate) workers: Option<usize>,
@@ -38,6 +47,8 @@ impl Deployment {
             name: name.into(),
             listen: Vec::new(),
             mounts: Vec::new(),
+            layers: Vec::new(),
+            trusted_proxies: Vec::new(),
             jobs: Vec::new(),
             root: None,
             workers: None,
@@ -61,6 +72,22 @@ impl Deployment {
         self
     }
 
+    /// Puts a tower layer around the whole deployment: around routing and all mounts, and the combo's
+    /// own 404. One that is said later is around those said before. It may change the path before it is
+    /// routed. See [`Target::layer`].
+    pub fn layer<L, B>(mut self, layer: L) -> Self
+    where
+        L: Layer<Inner> + Clone + Send + 'static,
+        L::Service: Service<Request<RequestBody>, Response = Response<B>> + Clone + 'static,
+        <L::Service as Service<Request<RequestBody>>>::Error: Into<BoxError>,
+        <L::Service as Service<Request<RequestBody>>>::Future: 'static,
+        B: Body<Data = Bytes> + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.layers.push(wrap(layer));
+        self
+    }
+
     /// Runs a job.
     pub fn job(mut self, job: Job) -> Self {
         self.jobs.push(job);
@@ -70,6 +97,24 @@ impl Deployment {
     /// The folder that relative paths are under. Default: the one that the process was started in.
     pub fn root(mut self, folder: impl Into<PathBuf>) -> Self {
         self.root = Some(folder.into());
+        self
+    }
+
+    /// Whom to believe what they say of others: addresses (`"192.0.2.1"`), networks (`"10.0.0.0/8"`), or
+    /// `"unix"` for whoever connects over a unix socket. Default: nobody.
+    ///
+    /// What they say in `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix`, or in `Forwarded` (RFC 7239)
+    /// where there is none of these, is what apps are told by their frameworks' own means: peer, scheme,
+    /// host and prefix. The peer is the nearest on the way that is not trusted itself. Apps do not see
+    /// these headers, whoever sent them, but for `X-Forwarded-Prefix`.
+    ///
+    /// Over `haproxy:` endpoints, connections from others than these are refused.
+    pub fn trusted_proxies<I>(mut self, proxies: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.trusted_proxies.extend(proxies.into_iter().map(Into::into));
         self
     }
 
@@ -96,6 +141,12 @@ impl Deployment {
     pub fn access_log(mut self, on: bool) -> Self {
         self.access_log = on;
         self
+    }
+}
+
+impl fmt::Debug for Deployment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deployment").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -78,4 +78,8 @@ pub use error::{Error, Errors};
 pub use jobs::{Entry, Outcome};
 pub use plan::Plan;
 pub use run::{Handle, start};
-pub use serve::{body::RequestBody, limits::Limits, listen::Address};
+pub use serve::{
+    body::{RequestBody, ResponseBody},
+    limits::Limits,
+    listen::Address,
+};

@@ -10,8 +10,8 @@ use std::{
 use crate::{
     deployment::{Deployment, Job, Kind},
     jobs::ErasedTask,
-    mount::{Source, Target},
-    serve::limits::Limits,
+    mount::{Target, layer::Wrap},
+    serve::{limits::Limits, proxies::Proxies},
 };
 use combo_core::{Endpoint, Pattern, Problem, Problems, Schedule, Timestamp, pattern::Host, schedule};
 
@@ -24,6 +24,8 @@ pub struct Plan {
     pub(crate) endpoints: Vec<Endpoint>,
     /// In the order in which they were said.
     pub(crate) mounts: Vec<PlannedMount>,
+    pub(crate) layers: Vec<Box<dyn Wrap>>,
+    pub(crate) proxies: Proxies,
     pub(crate) jobs: Vec<PlannedJob>,
     pub(crate) root: Option<PathBuf>,
     pub(crate) workers: Option<usize>,
@@ -34,10 +36,7 @@ pub struct Plan {
 
 pub(crate) struct PlannedMount {
     pub(crate) pattern: Pattern,
-    pub(crate) label: String,
-    pub(crate) source: Source,
-    pub(crate) unstripped: bool,
-    pub(crate) context: bool,
+    pub(crate) target: Target,
 }
 
 pub(crate) struct PlannedJob {
@@ -66,6 +65,13 @@ impl Deployment {
         if self.listen.is_empty() && !mounts.is_empty() {
             problems.push(Problem::NoEndpoint);
         }
+        let mut proxies = Proxies::default();
+        for said in self.trusted_proxies {
+            if !proxies.add(&said) {
+                let must = "an address, a network such as 10.0.0.0/8, or unix";
+                problems.push(Problem::Setting { name: "trusted_proxies", said, must });
+            }
+        }
         let jobs = jobs(self.jobs, &mut problems);
         if let Some(workers) = self.workers.filter(|workers| !(1..=MOST_WORKERS).contains(workers)) {
             problems.push(Problem::Setting { name: "workers", said: workers.to_string(), must: "1 to 1024" });
@@ -74,6 +80,8 @@ impl Deployment {
             name: self.name,
             endpoints,
             mounts,
+            layers: self.layers,
+            proxies,
             jobs,
             root: self.root,
             workers: self.workers,
@@ -100,7 +108,7 @@ fn endpoints(listen: &[String], problems: &mut Vec<Problem>) -> Vec<Endpoint> {
 }
 
 fn chosen_by_system(endpoint: &Endpoint) -> bool {
-    match endpoint {
+    match endpoint.bare() {
         Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } => port.number == 0,
         _ => false,
     }
@@ -110,9 +118,8 @@ fn mounts(said: Vec<(String, Target)>, problems: &mut Vec<Problem>) -> Vec<Plann
     let mut mounts: Vec<PlannedMount> = Vec::with_capacity(said.len());
     let mut taken = std::collections::HashMap::with_capacity(said.len());
     for (said, target) in said {
-        if let Some(why) = target.fault() {
-            problems.push(Problem::Target { pattern: said.clone(), why });
-        }
+        let faults = target.faults().into_iter();
+        problems.extend(faults.map(|why| Problem::Target { pattern: said.clone(), why }));
         let pattern: Pattern = match said.parse() {
             Ok(pattern) => pattern,
             Err(fault) => {
@@ -120,11 +127,11 @@ fn mounts(said: Vec<(String, Target)>, problems: &mut Vec<Problem>) -> Vec<Plann
                 continue;
             }
         };
-        let Target { label, source, unstripped, context } = target;
-        if let Some(first) = taken.insert(pattern.clone(), label.clone()) {
-            problems.push(Problem::MountTwice { pattern: pattern.to_string(), first, second: label.clone() });
+        if let Some(first) = taken.insert(pattern.clone(), target.label.clone()) {
+            let (pattern, second) = (pattern.to_string(), target.label.clone());
+            problems.push(Problem::MountTwice { pattern, first, second });
         }
-        mounts.push(PlannedMount { pattern, label, source, unstripped, context });
+        mounts.push(PlannedMount { pattern, target });
     }
     mounts
 }
@@ -223,7 +230,7 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
     }
     for endpoint in &plan.endpoints {
         let everywhere = matches!(
-            endpoint,
+            endpoint.bare(),
             Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } if port.interface.is_none()
         );
         writeln!(f, "  {endpoint}{}", if everywhere { ", every interface" } else { "" })?;
@@ -236,8 +243,14 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
         writeln!(f, "  none")?;
     }
     for mount in mounts {
-        let whole = if mount.unstripped { ", sees the whole path" } else { "" };
-        writeln!(f, "  {:width$}  {}{whole}", mount.pattern.to_string(), mount.label)?;
+        let options: String =
+            mount.target.options().into_iter().map(|option| format!(", {option}")).collect();
+        writeln!(f, "  {:width$}  {}{options}", mount.pattern.to_string(), mount.target.label)?;
+    }
+    match plan.layers.len() {
+        0 => {}
+        1 => writeln!(f, "  around all of them, a layer")?,
+        several => writeln!(f, "  around all of them, {several} layers")?,
     }
     writeln!(f, "\njobs")?;
     if plan.jobs.is_empty() {
@@ -320,15 +333,17 @@ mod tests {
             .job(Job::new("clock", "every 4", Writes("static/a")).may_write("./static"))
             .job(Job::new("clock", every(secs(4)), Writes("static/../a")).may_write("static"))
             .job(Job::new("", "every 4s", Writes("a")))
+            .trusted_proxies(["10.0.0.0/8", "localhost"])
             .workers(0);
         check(
             deployment,
             &[
-                "cannot understand endpoint `udp:53`: `udp` is none of tcp, unix, ssl",
+                "cannot understand endpoint `udp:53`: `udp` is none of tcp, unix, ssl, haproxy",
                 "endpoint `8080` is listened on twice",
                 "mount `/a` is taken twice: by redirect to `/b` and by redirect to `/c`",
                 "mount `b`: cannot redirect to `c`: it must be a path or an http(s) URL, without query or fragment",
                 "cannot understand mount `b`: it has no `/`; a pattern is a path prefix, with a host before it if wanted",
+                "trusted_proxies cannot be `localhost`: it must be an address, a network such as 10.0.0.0/8, or unix",
                 "cannot understand schedule `every 4` of job `clock`: `4` is not an interval, such as 4s, 250ms, 1h30m or minute",
                 "job `clock` is said twice",
                 "job `clock` writes `static/../a`, outside what it may write (`static`)",

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use combo_core::{BoxError, Command, Reply, Site, Timestamp};
+use combo_core::{BoxError, Command, Pattern, Reply, Site, Timestamp};
 use futures_util::FutureExt;
 use http::HeaderValue;
 use tokio::{
@@ -24,11 +24,12 @@ use tokio::{
 use crate::{
     error::{Error, Errors, Kind},
     jobs::{self, Entry, Folders, Outcome, Work},
-    mount::{Recipe, Source},
+    mount::{Recipe, Target, layer::Wrap},
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
         limits::Limits,
         listen::{self, Address, Listener},
+        proxies::Proxies,
         route::Routes,
         worker::{self, Assignment, Desk, Message, Telling, said},
     },
@@ -143,6 +144,8 @@ pub(crate) struct Opened {
 
 /// What every worker is made from.
 pub(crate) struct House {
+    layers: Vec<Box<dyn Wrap>>,
+    proxies: Arc<Proxies>,
     recipes: Vec<Box<dyn Recipe>>,
     tellings: Vec<Telling>,
     routes: Arc<Routes>,
@@ -164,6 +167,8 @@ impl House {
 
     pub(crate) fn assignment(&mut self) -> Assignment {
         Assignment {
+            proxies: self.proxies.clone(),
+            layers: self.layers.iter().map(|layer| layer.wrapper()).collect(),
             builders: self.recipes.iter_mut().map(|recipe| recipe.builder()).collect(),
             tellings: self.tellings.clone(),
             routes: self.routes.clone(),
@@ -181,8 +186,9 @@ impl Opened {
             Ok(root) => root,
             Err(error) => return Err(Errors(vec![error])),
         };
-        let tellings = plan.mounts.iter().map(telling).collect();
-        let names = plan.mounts.iter().map(|mount| mount.pattern.to_string()).collect();
+        let mut names: Vec<_> = plan.mounts.iter().map(|mount| mount.pattern.to_string()).collect();
+        // Before a request is routed it is in a layer at most.
+        names.push("the layers around all mounts".to_owned());
         let routes = Arc::new(Routes::new(plan.mounts.iter().map(|mount| &mount.pattern)));
         let timetable =
             plan.jobs.iter().map(|job| (job.name.as_str().into(), job.schedule.clone())).collect();
@@ -193,10 +199,13 @@ impl Opened {
                 Err(error) => errors.push(error),
             }
         }
-        let mut recipes = Vec::with_capacity(plan.mounts.len());
+        let (mut recipes, mut tellings) = (Vec::new(), Vec::new());
         for mount in plan.mounts {
             match recipe(mount, &root, layer).await {
-                Ok(recipe) => recipes.push(recipe),
+                Ok((recipe, telling)) => {
+                    recipes.push(recipe);
+                    tellings.push(telling);
+                }
                 Err(error) => errors.push(error),
             }
         }
@@ -215,17 +224,27 @@ impl Opened {
         let workers = plan.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
         let connections = plan.limits.connections;
         let limits = Arc::new(plan.limits);
-        let house = House { recipes, tellings, routes, limits, access_log: plan.access_log, workers };
+        let (layers, proxies) = (plan.layers, Arc::new(plan.proxies));
+        let house = House {
+            layers,
+            proxies,
+            recipes,
+            tellings,
+            routes,
+            limits,
+            access_log: plan.access_log,
+            workers,
+        };
         Ok(Self { house, jobs, timetable, names, listeners, connections, drain: plan.drain })
     }
 }
 
 /// What requests of a mount are told of it.
-fn telling(mount: &PlannedMount) -> Telling {
-    let site = Site::new(&mount.pattern);
-    let strips = !mount.unstripped && !site.prefix.is_empty();
+fn telling(pattern: &Pattern, target: &Target) -> Telling {
+    let site = Site::new(pattern);
+    let strips = !target.unstripped && !site.prefix.is_empty();
     let forwarded = strips.then(|| HeaderValue::from_str(&site.prefix).ok()).flatten();
-    Telling { site: Arc::new(site), forwarded, context: mount.context }
+    Telling { site: Arc::new(site), forwarded, context: target.context }
 }
 
 /// The folder that relative paths are under.
@@ -238,26 +257,36 @@ fn root(said: Option<&Path>) -> Result<PathBuf, Error> {
     root.map_err(|cause| Kind::Root { path: path.to_owned(), cause }.into())
 }
 
-async fn recipe(mount: PlannedMount, root: &Path, layer: Option<&Path>) -> Result<Box<dyn Recipe>, Error> {
+/// What a mount is made from, and what its requests are told of it.
+async fn recipe(
+    mount: PlannedMount,
+    root: &Path,
+    layer: Option<&Path>,
+) -> Result<(Box<dyn Recipe>, Telling), Error> {
     let pattern = mount.pattern.to_string();
     let refused = |cause: BoxError| Kind::Mount { pattern, cause }.into();
-    let mut source = mount.source;
+    let mut target = mount.target;
     // What is built may be something that is built later itself.
-    while let Source::Later(make) = source {
+    while let Some(make) = target.later() {
         let made = AssertUnwindSafe(async { make().await }).catch_unwind().await;
-        source = match made {
-            Ok(Ok(target)) => target.source,
+        let built = match made {
+            Ok(Ok(built)) => built,
             Ok(Err(cause)) => return Err(refused(cause)),
             Err(panic) => return Err(refused(said(&*panic).into())),
         };
+        if let Some(why) = built.faults().into_iter().next() {
+            return Err(refused(why.into()));
+        }
+        target = target.around(built);
     }
+    let telling = telling(&mount.pattern, &target);
     // What a job has written lies over what was there before.
     let resolve = |folder: &Path| -> Vec<PathBuf> {
         let real = root.join(folder);
         let over = layer.map(|layer| layer.join(jobs::apply::layered(root, &real)));
         over.into_iter().filter(|folder| folder.is_dir()).chain([real]).collect()
     };
-    source.recipe(resolve).map_err(refused)
+    Ok((target.recipe(resolve).map_err(refused)?, telling))
 }
 
 async fn work(job: PlannedJob, root: &Path, layer: Option<&Path>) -> Result<Work, Error> {

@@ -412,7 +412,8 @@ impl Bench {
         }
         let (client, server) = tokio::io::duplex(PIPE);
         let peer = Peer::Inet(SocketAddr::from(CLIENT));
-        let accepted = Accepted { socket: Raw::Memory(server), peer, scheme: Scheme::HTTP, tls: None };
+        let accepted =
+            Accepted { socket: Raw::Memory(server), peer, scheme: Scheme::HTTP, tls: None, proxied: false };
         self.desk.take(accepted).map_err(|_| "the deployment has stopped".to_owned())?;
         let failed = |error: hyper::Error| crate::error::chain(&error);
         let (mut sender, connection) =

@@ -62,13 +62,22 @@ impl<F: Fn() -> Builder + Send> Recipe for Calls<F> {
 
 struct Actix {
     service: ActixService,
-    /// What `X-Forwarded-Prefix` says, in actix's own version of `http`; the same for all requests.
+    /// What `X-Forwarded-Prefix` says, in actix's own version of `http`; the same for most requests.
     prefix: OnceCell<Option<(HeaderName, HeaderValue)>>,
 }
 
 impl App for Actix {
-    fn answer(&self, mut request: http::Request<RequestBody>, arrival: Arrival<'_>) -> Answering {
-        if let Some(absolute) = &arrival.absolute {
+    fn answer(
+        &self,
+        mut request: http::Request<RequestBody>,
+        mut arrival: Arrival<'_>,
+        cx: &mut Context<'_>,
+    ) -> Answering {
+        let layered = arrival.original.is_some();
+        if let Some(original) = arrival.original.take() {
+            // actix takes the prefix off itself, from what a layer may have changed.
+            *request.uri_mut() = rejoined(original, arrival.strip, request.uri());
+        } else if let Some(absolute) = &arrival.absolute {
             // Over TLS it names scheme and host, which is how actix finds out.
             *request.uri_mut() = absolute.clone();
         }
@@ -79,16 +88,39 @@ impl App for Actix {
         let known = combo_actix::Arrival {
             peer: arrival.connection.peer.address(),
             strip: arrival.strip,
-            header: self.prefix.get_or_init(|| prefix(arrival.forwarded)).clone(),
+            header: if layered { None } else { self.prefix(arrival.forwarded) },
             ..combo_actix::Arrival::default()
         };
-        Box::pin(Answer(self.service.call_with(request, known)))
+        Answering::of(Answer(self.service.call_with(request, known)), cx)
     }
 }
 
-fn prefix(forwarded: Option<&http::HeaderValue>) -> Option<(HeaderName, HeaderValue)> {
-    let name = HeaderName::from_bytes(X_FORWARDED_PREFIX.as_str().as_bytes()).ok()?;
-    Some((name, HeaderValue::from_bytes(forwarded?.as_bytes()).ok()?))
+impl Actix {
+    fn prefix(&self, forwarded: Option<&http::HeaderValue>) -> Option<(HeaderName, HeaderValue)> {
+        let forwarded = forwarded?;
+        let translate = || {
+            Some((
+                HeaderName::from_bytes(X_FORWARDED_PREFIX.as_str().as_bytes()).ok()?,
+                HeaderValue::from_bytes(forwarded.as_bytes()).ok()?,
+            ))
+        };
+        let known = self.prefix.get_or_init(translate).clone();
+        // A proxy may have put something before it.
+        known.filter(|(_, value)| value.as_bytes() == forwarded.as_bytes()).or_else(translate)
+    }
+}
+
+/// The prefix of one URI before the path and query of another.
+fn rejoined(original: http::Uri, strip: usize, rest: &http::Uri) -> http::Uri {
+    if strip == 0 && original.path_and_query() == rest.path_and_query() {
+        return original;
+    }
+    let prefix = original.path().get(..strip).unwrap_or_default();
+    let rest = rest.path_and_query().map_or("/", |rest| rest.as_str());
+    let whole = format!("{prefix}{rest}").parse();
+    let mut parts = original.into_parts();
+    parts.path_and_query = whole.ok().or(parts.path_and_query);
+    http::Uri::from_parts(parts).unwrap_or_default()
 }
 
 /// The answer of an app on its way.

@@ -5,24 +5,43 @@
 
 #[cfg(feature = "actix")]
 mod actix;
+mod allowance;
 #[cfg(feature = "axum")]
 mod axum;
 #[cfg(feature = "files")]
 pub(crate) mod files;
+pub(crate) mod layer;
+mod own_threads;
 mod redirect;
+mod relink;
 mod tower;
 
-use std::{fmt, future::Future, path::PathBuf, pin::Pin, rc::Rc, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use combo_core::{BoxError, Connection, Context, Site};
-use http::{HeaderName, HeaderValue, Request, Response, Uri};
+use combo_core::{BoxError, Connection, Site};
+use http::{HeaderName, HeaderValue, Request, Response, Uri, header::HOST, uri::Scheme};
 
 #[cfg(feature = "actix")]
 pub use self::actix::actix;
 #[cfg(feature = "axum")]
 pub use self::axum::axum;
-pub use self::tower::{local, tower};
-use crate::serve::body::{RequestBody, ResponseBody};
+use self::{allowance::Allowance, layer::Wrap, own_threads::SendApp};
+pub use self::{
+    layer::Inner,
+    tower::{local, tower},
+};
+use crate::serve::{
+    body::{RequestBody, ResponseBody},
+    worker::Telling,
+};
 
 /// What stands behind a pattern: an app, files, a redirect.
 pub struct Target {
@@ -30,6 +49,11 @@ pub struct Target {
     pub(crate) source: Source,
     pub(crate) unstripped: bool,
     pub(crate) context: bool,
+    pub(crate) relink: bool,
+    pub(crate) slash: bool,
+    pub(crate) allowance: Allowance,
+    pub(crate) own_threads: Option<usize>,
+    layers: Vec<Box<dyn Wrap>>,
 }
 
 /// How a target comes to be.
@@ -37,7 +61,7 @@ pub(crate) enum Source {
     /// Every worker makes one of its own.
     App(Box<dyn Recipe>),
     /// Once per process something asynchronous has to happen first.
-    Later(Box<dyn FnOnce() -> Making + Send>),
+    Later(Option<Box<dyn FnOnce() -> Making + Send>>),
     /// A folder.
     #[cfg(feature = "files")]
     Files(PathBuf),
@@ -47,18 +71,52 @@ pub(crate) enum Source {
 
 pub(crate) type Making = Pin<Box<dyn Future<Output = Result<Target, BoxError>> + Send>>;
 pub(crate) type Building = Pin<Box<dyn Future<Output = Result<Rc<dyn App>, BoxError>>>>;
-/// An answer on its way.
-pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>>>>;
+pub(crate) type Answered = Result<Response<ResponseBody>, BoxError>;
+pub(crate) type Later = Pin<Box<dyn Future<Output = Answered>>>;
 pub(crate) type Builder = Box<dyn FnOnce() -> Building + Send>;
 
 /// Gives each worker what it needs to build its instance.
 pub(crate) trait Recipe: Send {
     fn builder(&mut self) -> Builder;
+
+    /// The app as one that may be asked on any thread, where it is.
+    fn send(&mut self) -> Option<Arc<dyn SendApp>> {
+        None
+    }
 }
 
 /// One instance of a target on one worker. A panic while it answers is caught by whoever calls.
 pub(crate) trait App {
-    fn answer(&self, request: Request<RequestBody>, arrival: Arrival<'_>) -> Answering;
+    fn answer(&self, request: Request<RequestBody>, arrival: Arrival<'_>, cx: &mut Context<'_>) -> Answering;
+}
+
+/// What becomes of a request.
+pub(crate) enum Answering {
+    Now(Answered),
+    /// A future that was polled already, with the context that the app was asked in.
+    Later(Later),
+}
+
+impl Answering {
+    /// Polls a future where it is: most are ready at once, and then it never needs a box.
+    #[cfg(any(feature = "actix", feature = "axum"))]
+    pub(crate) fn of(
+        mut answer: impl Future<Output = Answered> + Unpin + 'static,
+        cx: &mut Context<'_>,
+    ) -> Self {
+        match Pin::new(&mut answer).poll(cx) {
+            Poll::Ready(answered) => Self::Now(answered),
+            Poll::Pending => Self::Later(Box::pin(answer)),
+        }
+    }
+
+    /// The same for one that cannot be moved once it was polled.
+    pub(crate) fn boxed(mut answer: Later, cx: &mut Context<'_>) -> Self {
+        match answer.as_mut().poll(cx) {
+            Poll::Ready(answered) => Self::Now(answered),
+            Poll::Pending => Self::Later(answer),
+        }
+    }
 }
 
 /// How a request got to its mount.
@@ -69,18 +127,97 @@ pub(crate) struct Arrival<'a> {
     pub(crate) strip: usize,
     /// The original URI with scheme and authority, where the request's own has none: over TLS.
     pub(crate) absolute: Option<Uri>,
+    /// The original URI, if the prefix is off already: where layers stand before an app.
+    pub(crate) original: Option<Uri>,
     /// What `X-Forwarded-Prefix` says, if anything.
     pub(crate) forwarded: Option<&'a HeaderValue>,
-    /// Whether the app wants a [`Context`].
+    /// Whether the app wants a [`Context`](combo_core::Context).
     pub(crate) context: bool,
+}
+
+/// The same, for whoever keeps it: a layer, another thread.
+#[derive(Clone)]
+pub(crate) struct Passage {
+    connection: Arc<Connection>,
+    site: Arc<Site>,
+    strip: usize,
+    absolute: Option<Uri>,
+    original: Option<Uri>,
+    forwarded: Option<HeaderValue>,
+    context: bool,
+}
+
+impl Passage {
+    fn arrival(&self) -> Arrival<'_> {
+        Arrival {
+            connection: &self.connection,
+            site: &self.site,
+            strip: self.strip,
+            absolute: self.absolute.clone(),
+            original: self.original.clone(),
+            forwarded: self.forwarded.as_ref(),
+            context: self.context,
+        }
+    }
 }
 
 pub(crate) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
+/// The host that a request names.
+pub(crate) fn host<B>(request: &Request<B>) -> &str {
+    request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+}
+
+/// Over TLS the original URI names scheme and host, whatever the version of HTTP.
+fn absolute(uri: Uri, host: &str) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.scheme = Some(Scheme::HTTPS);
+    parts.authority = host.parse().ok();
+    Uri::from_parts(parts).unwrap_or(uri)
+}
+
+impl<'a> Arrival<'a> {
+    /// The way of a request to the mount that was found for it.
+    pub(crate) fn new<B>(
+        request: &Request<B>,
+        connection: &'a Arc<Connection>,
+        telling: &'a Telling,
+        strip: usize,
+    ) -> Self {
+        let Telling { site, forwarded, context } = telling;
+        let secure = connection.scheme == Scheme::HTTPS;
+        let bare = secure && request.uri().scheme().is_none() && request.uri().authority().is_none();
+        Self {
+            connection,
+            site,
+            strip: if forwarded.is_some() { strip } else { 0 },
+            absolute: bare.then(|| absolute(request.uri().clone(), host(request))),
+            original: None,
+            forwarded: forwarded.as_ref(),
+            context: *context,
+        }
+    }
+}
+
 impl Arrival<'_> {
+    fn kept(self) -> Passage {
+        Passage {
+            connection: self.connection.clone(),
+            site: self.site.clone(),
+            strip: self.strip,
+            absolute: self.absolute,
+            original: self.original,
+            forwarded: self.forwarded.cloned(),
+            context: self.context,
+        }
+    }
+
     /// Takes the prefix off the request's path and tells the app of it, in a header that no client
     /// can set; leaves a context if one is wanted. Gives the original URI.
     pub(crate) fn strip<B>(&mut self, request: &mut Request<B>) -> Uri {
+        if let Some(original) = self.original.take() {
+            return original;
+        }
         if let Some(prefix) = self.forwarded {
             let _ = request.headers_mut().insert(X_FORWARDED_PREFIX, prefix.clone());
         }
@@ -98,7 +235,12 @@ impl Arrival<'_> {
     pub(crate) fn leave_context<B>(&self, request: &mut Request<B>, original: &Uri) {
         if self.context {
             let method = request.method().clone();
-            let context = Context::new(self.connection.clone(), self.site.clone(), method, original.clone());
+            let context = combo_core::Context::new(
+                self.connection.clone(),
+                self.site.clone(),
+                method,
+                original.clone(),
+            );
             let _ = request.extensions_mut().insert(context);
         }
     }
@@ -106,7 +248,17 @@ impl Arrival<'_> {
 
 impl Target {
     pub(crate) fn new(label: impl Into<String>, source: Source) -> Self {
-        Self { label: label.into(), source, unstripped: false, context: false }
+        Self {
+            label: label.into(),
+            source,
+            unstripped: false,
+            context: false,
+            relink: false,
+            slash: false,
+            allowance: Allowance::default(),
+            own_threads: None,
+            layers: Vec::new(),
+        }
     }
 
     /// The app sees the whole path, prefix included: for apps that build links themselves.
@@ -116,7 +268,7 @@ impl Target {
         self
     }
 
-    /// The app finds a [`Context`] with all that is known of a request in its extensions. Without
+    /// The app finds a [`Context`](combo_core::Context) with all that is known of a request in its extensions. Without
     /// this it finds what its framework's users know, which costs less.
     #[must_use]
     pub fn context(mut self) -> Self {
@@ -133,16 +285,89 @@ impl Target {
         self
     }
 
-    /// What is wrong with what was said, apart from the pattern.
-    pub(crate) fn fault(&self) -> Option<String> {
-        match &self.source {
+    /// All that is wrong with what was said, apart from the pattern.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let source = match &self.source {
             Source::Redirect { to, .. } => redirect::fault(to),
             #[cfg(feature = "files")]
             Source::Files(folder) if folder.as_os_str().is_empty() => {
                 Some("the folder to serve has no name".to_owned())
             }
             _ => None,
+        };
+        source
+            .into_iter()
+            .chain(self.allowance.faults())
+            .chain(own_threads::fault(self.own_threads))
+            .collect()
+    }
+
+    /// How to build it, if that has to happen before anything else; it can be taken once.
+    pub(crate) fn later(&mut self) -> Option<Box<dyn FnOnce() -> Making + Send>> {
+        match &mut self.source {
+            Source::Later(make) => make.take(),
+            _ => None,
         }
+    }
+
+    /// What was said of a target that is built later holds for what was built; what it was built with
+    /// lies within.
+    pub(crate) fn around(self, mut built: Self) -> Self {
+        built.label = self.label;
+        built.unstripped |= self.unstripped;
+        built.context |= self.context;
+        built.relink |= self.relink;
+        built.slash |= self.slash;
+        built.allowance = self.allowance.or(built.allowance);
+        built.own_threads = self.own_threads.or(built.own_threads);
+        built.layers.extend(self.layers);
+        built
+    }
+
+    /// What was said apart from what it is, as the plan says it.
+    pub(crate) fn options(&self) -> Vec<String> {
+        let flag = |on: bool, said: &str| on.then(|| said.to_owned());
+        let mut options: Vec<_> = [
+            flag(self.unstripped, "sees the whole path"),
+            flag(self.slash, "with a slash"),
+            flag(self.relink, "links repaired"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        match self.layers.len() {
+            0 => {}
+            1 => options.push("in a layer".to_owned()),
+            several => options.push(format!("in {several} layers")),
+        }
+        options.extend(self.own_threads.map(|threads| format!("on {threads} threads of its own")));
+        options.extend(self.allowance.said());
+        options
+    }
+
+    /// What each worker builds from, once everything that can fail has been opened. From the app
+    /// outwards: layers, threads of its own, links, what it takes.
+    pub(crate) fn recipe(
+        self,
+        resolve: impl Fn(&std::path::Path) -> Vec<PathBuf>,
+    ) -> Result<Box<dyn Recipe>, BoxError> {
+        let mut recipe = self.source.recipe(resolve)?;
+        for layer in self.layers {
+            recipe = layer::around(recipe, layer);
+        }
+        if let Some(threads) = self.own_threads {
+            recipe = own_threads::recipe(recipe, threads);
+        }
+        if self.relink {
+            recipe = layer::around(recipe, Box::new(relink::relinked));
+        }
+        if self.slash {
+            recipe = layer::around(recipe, Box::new(relink::slashed));
+        }
+        if let Some(held) = self.allowance.held() {
+            recipe = layer::around(recipe, Box::new(move |app| allowance::limited(app, held.clone())));
+        }
+        Ok(recipe)
     }
 }
 
@@ -178,7 +403,7 @@ where
         let making = make();
         Box::pin(async move { making.await.map_err(Into::into) })
     };
-    Target::new("an app built at the start", Source::Later(Box::new(later)))
+    Target::new("an app built at the start", Source::Later(Some(Box::new(later))))
 }
 
 /// A folder of files. A relative path is under the deployment's root.
@@ -201,11 +426,7 @@ pub fn redirect(to: impl Into<String>) -> Target {
 }
 
 impl Source {
-    /// What each worker builds from, once everything that can fail has been opened.
-    pub(crate) fn recipe(
-        self,
-        resolve: impl Fn(&std::path::Path) -> Vec<PathBuf>,
-    ) -> Result<Box<dyn Recipe>, BoxError> {
+    fn recipe(self, resolve: impl Fn(&std::path::Path) -> Vec<PathBuf>) -> Result<Box<dyn Recipe>, BoxError> {
         let _ = &resolve;
         Ok(match self {
             Self::App(recipe) => recipe,

@@ -1,6 +1,6 @@
 //! A request -> where it should go instead; and the rest of a path once its prefix is off.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, task::Context};
 
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header::LOCATION, uri::PathAndQuery};
 
@@ -12,6 +12,9 @@ use crate::serve::body::{RequestBody, ResponseBody};
 pub(super) fn stripped(uri: &Uri, strip: usize) -> Uri {
     let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let rest = whole.get(strip..).unwrap_or_default();
+    if matches!(rest, "" | "/") && uri.scheme().is_none() {
+        return Uri::default();
+    }
     let parsed = if rest.starts_with('/') {
         PathAndQuery::try_from(rest)
     } else {
@@ -66,14 +69,14 @@ impl Recipe for Redirect {
 }
 
 impl App for Redirect {
-    fn answer(&self, request: Request<RequestBody>, arrival: Arrival<'_>) -> Answering {
+    fn answer(&self, request: Request<RequestBody>, arrival: Arrival<'_>, _: &mut Context<'_>) -> Answering {
         let location = location(&self.to, &stripped(request.uri(), arrival.strip));
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = self.status;
         if let Ok(location) = HeaderValue::from_str(&location) {
             let _ = response.headers_mut().insert(LOCATION, location);
         }
-        Box::pin(std::future::ready(Ok(response)))
+        Answering::Now(Ok(response))
     }
 }
 

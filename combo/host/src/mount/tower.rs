@@ -8,37 +8,41 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use combo_core::BoxError;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body::Body;
+use http_body_util::BodyExt;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Answering, App, Arrival, Builder, Recipe, Source, Target};
+use super::{
+    Answering, App, Arrival, Builder, Recipe, Source, Target,
+    own_threads::{Asked, SendApp, SendBody},
+};
 use crate::serve::body::{RequestBody, ResponseBody};
 
 /// Any tower service that can be cloned and sent to the workers: warp through `warp::service`,
-/// tonic, salvo, a stack of tower layers.
+/// tonic, salvo, a stack of tower layers. An error that it returns is answered with 500 and logged.
 ///
-/// Its future and its response body stay on the worker and need not be `Send`. An error that it
-/// returns is answered with 500 and logged.
+/// One whose futures or bodies cannot be sent goes through [`local`].
 pub fn tower<S, B>(service: S) -> Target
 where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
-    S::Future: 'static,
-    B: Body<Data = Bytes> + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     Target::new("a tower service", Source::App(recipe(service)))
 }
 
-/// A tower service that each worker makes for itself, so it need not be `Send`: `make` is called
-/// once per worker, on the worker.
+/// A tower service that each worker makes for itself, so neither it nor its futures and bodies need be
+/// `Send`: `make` is called once per worker, on the worker.
 pub fn local<F, S, B>(make: F) -> Target
 where
     F: Fn() -> S + Clone + Send + 'static,
@@ -48,21 +52,41 @@ where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<BoxError>,
 {
-    Target::new(
-        format!("a local service (`{}`)", std::any::type_name::<F>()),
-        Source::App(Box::new(Local(make))),
-    )
+    let label = format!("a local service (`{}`)", std::any::type_name::<F>());
+    let app = move || app(make());
+    Target::new(label, Source::App(Box::new(Local(app))))
 }
 
 pub(super) fn recipe<S, B>(service: S) -> Box<dyn Recipe>
 where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Box::new(Clones(service))
+}
+
+/// A service as an app.
+pub(super) fn app<S, B>(service: S) -> Rc<dyn App>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<BoxError>,
     S::Future: 'static,
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<BoxError>,
 {
-    Box::new(Clones(service))
+    Rc::new(Tower(RefCell::new(service)))
+}
+
+struct Local<F>(F);
+
+impl<F: Fn() -> Rc<dyn App> + Clone + Send + 'static> Recipe for Local<F> {
+    fn builder(&mut self) -> Builder {
+        let make = self.0.clone();
+        Box::new(move || Box::pin(async move { Ok(make()) }))
+    }
 }
 
 struct Clones<S>(S);
@@ -71,30 +95,40 @@ impl<S, B> Recipe for Clones<S>
 where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
-    S::Future: 'static,
-    B: Body<Data = Bytes> + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     fn builder(&mut self) -> Builder {
         let service = self.0.clone();
-        Box::new(move || Box::pin(async move { Ok(Rc::new(Tower(RefCell::new(service))) as Rc<dyn App>) }))
+        Box::new(move || Box::pin(async move { Ok(app(service)) }))
+    }
+
+    fn send(&mut self) -> Option<Arc<dyn SendApp>> {
+        Some(Arc::new(Sent(Mutex::new(self.0.clone()))))
     }
 }
 
-struct Local<F>(F);
+/// A service that any thread may clone.
+struct Sent<S>(Mutex<S>);
 
-impl<F, S, B> Recipe for Local<F>
+impl<S, B> SendApp for Sent<S>
 where
-    F: Fn() -> S + Clone + Send + 'static,
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
-    S::Future: 'static,
-    B: Body<Data = Bytes> + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    fn builder(&mut self) -> Builder {
-        let make = self.0.clone();
-        Box::new(move || Box::pin(async move { Ok(Rc::new(Tower(RefCell::new(make()))) as Rc<dyn App>) }))
+    fn ask(&self, mut request: Request<RequestBody>, mut arrival: Arrival<'_>) -> Asked {
+        let original = arrival.strip(&mut request);
+        tell(&mut request, &arrival, original);
+        let mut service = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Box::pin(async move {
+            poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
+            let response = service.call(request).await.map_err(Into::into)?;
+            Ok(response.map(|body| Box::pin(body.map_err(Into::into)) as SendBody))
+        })
     }
 }
 
@@ -108,26 +142,57 @@ where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<BoxError>,
 {
-    fn answer(&self, mut request: Request<RequestBody>, mut arrival: Arrival<'_>) -> Answering {
+    fn answer(
+        &self,
+        mut request: Request<RequestBody>,
+        mut arrival: Arrival<'_>,
+        cx: &mut Context<'_>,
+    ) -> Answering {
         let original = arrival.strip(&mut request);
-        let extensions = request.extensions_mut();
-        if let Some(peer) = arrival.connection.peer.address() {
-            let _ = extensions.insert(peer);
-        }
-        let _ = extensions.insert(original);
-        // Most services are always ready, and then the one instance serves all.
-        let mut service = self.0.borrow_mut();
-        if let Poll::Ready(Ok(())) = service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            return Box::pin(Called { calling: service.call(request) });
-        }
-        // The one that was asked has to wait, since it may have a place in a queue by now.
-        let fresh = service.clone();
-        let mut service = std::mem::replace(&mut *service, fresh);
-        Box::pin(async move {
-            poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
-            Called { calling: service.call(request) }.await
-        })
+        tell(&mut request, &arrival, original);
+        call(&self.0, request, cx)
     }
+}
+
+/// Leaves what services find among the extensions.
+pub(super) fn tell(request: &mut Request<RequestBody>, arrival: &Arrival<'_>, original: Uri) {
+    let extensions = request.extensions_mut();
+    if let Some(peer) = arrival.connection.peer.address() {
+        let _ = extensions.insert(peer);
+    }
+    let _ = extensions.insert(original);
+}
+
+/// Most services are always ready, and then the one instance serves all.
+pub(super) fn call<S, B>(
+    shared: &RefCell<S>,
+    request: Request<RequestBody>,
+    cx: &mut Context<'_>,
+) -> Answering
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut service = shared.borrow_mut();
+    match service.poll_ready(cx) {
+        Poll::Ready(Ok(())) => {
+            let calling = service.call(request);
+            drop(service);
+            return Answering::boxed(Box::pin(Called { calling }), cx);
+        }
+        Poll::Ready(Err(error)) => return Answering::Now(Err(error.into())),
+        Poll::Pending => {}
+    }
+    // The one that was asked has to wait, since it may have a place in a queue by now.
+    let fresh = service.clone();
+    let mut service = std::mem::replace(&mut *service, fresh);
+    Answering::Later(Box::pin(async move {
+        poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
+        Called { calling: service.call(request) }.await
+    }))
 }
 
 pin_project! {

@@ -2,6 +2,7 @@
 //! `Sync`, as warp asks for; a response body stays on its worker and need not be either.
 
 use std::{
+    any::Any,
     fmt,
     pin::Pin,
     sync::Arc,
@@ -12,19 +13,43 @@ use bytes::Bytes;
 use combo_core::BoxError;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use send_wrapper::SendWrapper;
+use sync_wrapper::SyncWrapper;
 
 use super::sweep::Progress;
 
-/// The body of a request, as it comes from the client.
+/// The body of a request: as it comes from the client, or what a layer made of it.
 pub struct RequestBody {
-    incoming: Incoming,
+    source: Source,
     progress: Option<Arc<Progress>>,
 }
 
+enum Source {
+    Client(Incoming),
+    Other(Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send + Sync>>),
+}
+
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, progress: &Arc<Progress>) -> Self {
-        let progress = (!incoming.is_end_stream()).then(|| progress.clone());
-        Self { incoming, progress }
+    /// Any body. One that is a `RequestBody` already stays what it is.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut body = Some(body);
+        if let Some(same) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
+            return same.take().expect("it was put there a line ago");
+        }
+        let body = Alone::new(body.expect("it was not taken"));
+        Self { source: Source::Other(Box::pin(body)), progress: None }
+    }
+
+    pub(crate) fn of_client(incoming: Incoming, progress: &Arc<Progress>) -> Self {
+        let progress = (!incoming.is_end_stream()).then(|| {
+            progress.body_began();
+            progress.clone()
+        });
+        Self { source: Source::Client(incoming), progress }
     }
 }
 
@@ -36,26 +61,37 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        if let Some(progress) = &self.progress {
-            progress.body(polled.is_pending());
+        match &mut self.source {
+            Source::Client(incoming) => {
+                let polled = Pin::new(incoming).poll_frame(cx);
+                if let Some(progress) = &self.progress {
+                    progress.body(polled.is_pending());
+                }
+                Poll::Ready(ready!(polled).map(|frame| frame.map_err(Into::into)))
+            }
+            Source::Other(body) => body.as_mut().poll_frame(cx),
         }
-        Poll::Ready(ready!(polled).map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.source {
+            Source::Client(incoming) => incoming.is_end_stream(),
+            Source::Other(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.source {
+            Source::Client(incoming) => incoming.size_hint(),
+            Source::Other(body) => body.size_hint(),
+        }
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(progress) = &self.progress {
-            progress.body(false);
+            progress.body_ended();
         }
     }
 }
@@ -66,21 +102,28 @@ impl fmt::Debug for RequestBody {
     }
 }
 
-/// The body of a response.
-pub(crate) enum ResponseBody {
+/// The body of a response. What it is made of may belong to one thread, so it stays on its worker: it is
+/// `Send` and `Sync` for layers that ask for that, and panics where it is read on another thread.
+#[derive(Default)]
+pub struct ResponseBody(pub(crate) Content);
+
+#[derive(Default)]
+pub(crate) enum Content {
+    #[default]
+    Empty,
     /// All of it is here.
-    Whole(Option<Bytes>),
+    Whole(Bytes),
     /// It comes bit by bit.
-    Streamed(Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>),
+    Streamed(SendWrapper<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>),
 }
 
 impl ResponseBody {
     pub(crate) fn empty() -> Self {
-        Self::Whole(None)
+        Self(Content::Empty)
     }
 
     pub(crate) fn whole(bytes: Bytes) -> Self {
-        Self::Whole(Some(bytes).filter(|bytes| !bytes.is_empty()))
+        Self(if bytes.is_empty() { Content::Empty } else { Content::Whole(bytes) })
     }
 
     pub(crate) fn new<B>(body: B) -> Self
@@ -91,7 +134,18 @@ impl ResponseBody {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self::Streamed(Box::pin(Boxable { body }))
+        Self(Content::Streamed(SendWrapper::new(Box::pin(Boxable { body }))))
+    }
+
+    /// Whether there is more of it to come.
+    pub(crate) fn streams(&self) -> bool {
+        matches!(self.0, Content::Streamed(_))
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
     }
 }
 
@@ -112,7 +166,7 @@ impl ResponseBody {
             Poll::Ready(Some(first)) => first.map_err(Into::into),
         };
         match first.map(Frame::into_data) {
-            Ok(Ok(bytes)) if bytes.len() as u64 == length && body.is_end_stream() => Self::Whole(Some(bytes)),
+            Ok(Ok(bytes)) if bytes.len() as u64 == length && body.is_end_stream() => Self::whole(bytes),
             Ok(Ok(bytes)) => Self::rest(Ok(Frame::data(bytes)), body),
             Ok(Err(frame)) => Self::rest(Ok(frame), body),
             Err(error) => Self::rest(Err(error), body),
@@ -124,7 +178,10 @@ impl ResponseBody {
         B: Body<Data = Bytes> + 'static,
         B::Error: Into<BoxError>,
     {
-        Self::Streamed(Box::pin(Begun { first: Some(first), body: Box::pin(Boxable { body }) }))
+        Self(Content::Streamed(SendWrapper::new(Box::pin(Begun {
+            first: Some(first),
+            body: Box::pin(Boxable { body }),
+        }))))
     }
 }
 
@@ -195,7 +252,28 @@ where
     }
 }
 
-impl Body for ResponseBody {
+pin_project_lite::pin_project! {
+    /// A body that only one thread at a time can look at, so that it need not be `Sync` to seem so.
+    struct Alone<B> {
+        #[pin]
+        body: SyncWrapper<B>,
+        ended: bool,
+        hint: SizeHint,
+    }
+}
+
+impl<B: Body<Data = Bytes>> Alone<B> {
+    fn new(body: B) -> Self {
+        let (ended, hint) = (body.is_end_stream(), body.size_hint());
+        Self { body: SyncWrapper::new(body), ended, hint }
+    }
+}
+
+impl<B> Body for Alone<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
     type Error = BoxError;
 
@@ -203,23 +281,53 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Streamed(body) => body.as_mut().poll_frame(cx),
+        let this = self.project();
+        let mut body = this.body.get_pin_mut();
+        let frame = ready!(body.as_mut().poll_frame(cx));
+        // Both may be asked for through a shared reference, which the body itself cannot be.
+        (*this.ended, *this.hint) = (body.is_end_stream(), body.size_hint());
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.hint
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Content::Streamed(body) => body.as_mut().poll_frame(cx),
+            whole => Poll::Ready(match std::mem::take(whole) {
+                Content::Whole(bytes) => Some(Ok(Frame::data(bytes))),
+                _ => None,
+            }),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.is_none(),
-            Self::Streamed(body) => body.is_end_stream(),
+        match &self.0 {
+            Content::Empty => true,
+            Content::Whole(_) => false,
+            Content::Streamed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Streamed(body) => body.size_hint(),
+        match &self.0 {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Streamed(body) => body.size_hint(),
         }
     }
 }

@@ -116,7 +116,7 @@ fn has_dot_dot(path: &str) -> bool {
 }
 
 /// A name or an address, and a port if wanted: no user, no escapes, nothing empty.
-fn valid_host(said: &[u8]) -> bool {
+pub(crate) fn valid_host(said: &[u8]) -> bool {
     if said.first() == Some(&b'[') {
         return valid_address(said);
     }

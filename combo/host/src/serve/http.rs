@@ -9,6 +9,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     io,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     rc::Rc,
@@ -17,8 +18,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use combo_core::{BoxError, Connection};
-use http::{Method, Request, Response, StatusCode, Uri, header::HOST, uri::Scheme};
+use combo_core::{BoxError, Connection, Peer, context::Credentials};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header::HOST};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -27,23 +28,30 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::AsyncRead,
     net::{TcpStream, UnixStream},
     time::Instant,
 };
 
 use super::{
-    body::{RequestBody, ResponseBody},
-    guard::{LastHead, Lengths, guard},
-    refusal::Refusal,
+    body::{Content, RequestBody, ResponseBody},
+    front::RoutedTo,
+    guard::{LastHead, Lengths, guard, valid_host},
+    haproxy,
+    limits::Limits,
+    proxies::joined,
+    refusal::{Malformed, Refusal},
+    route::Found,
     stream::{Socket, Stream},
     sweep::{Phase, Progress, Seen, Verdict},
-    worker::{Accepted, Counted, Raw, Telling, Worker, said},
+    worker::{Accepted, Counted, Front, Mounted, Raw, Tls, Worker, said},
 };
-use crate::mount::{Answering, Arrival};
+use crate::mount::{Answering, Arrival, Later, host};
 
 /// Serves one connection until it ends or is cut.
 pub(crate) async fn connection(worker: Rc<Worker>, accepted: Accepted, counted: Counted) {
-    let phase = if accepted.tls.is_some() { Phase::Handshake } else { Phase::First };
+    let shakes = accepted.tls.is_some() || accepted.proxied;
+    let phase = if shakes { Phase::Handshake } else { Phase::First };
     let progress = Arc::new(Progress::new(worker.shared.clock.clone(), phase));
     if worker.draining.get() {
         progress.judge(Verdict::Finish);
@@ -77,17 +85,28 @@ async fn serve(
     progress: Arc<Progress>,
 ) -> Result<(), BoxError> {
     let registered = worker.shared.register(progress.clone(), counted);
-    let Accepted { socket, peer, scheme, tls } = accepted;
-    let (socket, by_alpn) = open(socket, tls, &progress).await?;
+    let Accepted { socket, peer, scheme, tls, proxied } = accepted;
+    let mut connection = Connection::new(peer, scheme);
+    #[cfg(feature = "tls")]
+    let certificate = tls.as_ref().map(|tls| tls.certificate.clone());
+    #[cfg(not(feature = "tls"))]
+    let certificate = None;
+    if proxied && !worker.proxies.is_empty() && !worker.proxies.trusts(&peer) {
+        return Err(format!("{peer} is no trusted proxy").into());
+    }
+    let (socket, by_alpn) = open(socket, tls, proxied, &mut connection).await?;
+    if progress.phase() == Phase::Handshake {
+        progress.enter(Phase::First);
+    }
     let mut stream = Stream::new(socket, progress.clone(), registered);
     let http2 = match by_alpn {
         Some(http2) => http2,
         None => stream.is_http2().await?,
     };
     let limits = worker.limits.clone();
-    let connection = Arc::new(Connection::new(peer, scheme));
-    let line = Rc::new(Line { worker, connection, progress: progress.clone(), http2 });
-    let service = Door(line);
+    let trusted = worker.proxies.trusts(&connection.peer);
+    let connection = Arc::new(connection);
+    let line = Rc::new(Line { worker, connection, progress: progress.clone(), trusted, certificate });
     if http2 {
         progress.multiplexes();
         let mut builder = http2::Builder::new(OnWorker);
@@ -99,34 +118,66 @@ async fn serve(
             .max_send_buf_size(limits.send_buffer)
             .enable_connect_protocol();
         // Boxed, so that the many HTTP/1 connections do not carry its size.
-        let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
-        drive(connection.as_mut(), &progress, http2::Connection::graceful_shutdown).await?;
+        let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), Door(line)));
+        let finish = http2::Connection::graceful_shutdown;
+        let _ = drive(connection.as_mut(), &progress, finish, || false).await.transpose()?;
+        Ok(())
     } else {
-        let mut builder = http1::Builder::new();
-        let _ = builder
-            .half_close(true)
-            // One write of few bytes costs us and the kernel less than a vectored one.
-            .writev(false)
-            .max_header_size(limits.head_size as usize)
-            .header_read_timeout(None);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
-        drive(connection.as_mut(), &progress, http1::UpgradeableConnection::graceful_shutdown).await?;
+        one_by_one(stream, line, &limits).await
     }
-    Ok(())
 }
 
-/// Polls a connection to its end; asks it once to finish when that is the verdict.
+/// HTTP/1: requests one by one. Where there are many connections, those that wait long for their next
+/// request do so without the buffers of the HTTP library: after their first, when nobody knows yet how
+/// often they will ask, and whenever they have not asked for a while.
+async fn one_by_one(mut stream: Stream, line: Rc<Line>, limits: &Limits) -> Result<(), BoxError> {
+    let mut builder = http1::Builder::new();
+    let _ = builder
+        .half_close(true)
+        // One write of few bytes costs us and the kernel less than a vectored one.
+        .writev(false)
+        .max_header_size(limits.head_size as usize)
+        .header_read_timeout(None);
+    let progress = line.progress.clone();
+    let (mut may_rest, mut first) = (stream.can_rest(), true);
+    loop {
+        let service = Door(line.clone());
+        let mut connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let rests = || may_rest && progress.rests(first) && line.worker.shared.is_crowded();
+        let finish = http1::UpgradeableConnection::graceful_shutdown;
+        if let Some(ended) = drive(Pin::new(&mut connection), &progress, finish, rests).await {
+            return Ok(ended?);
+        }
+        let Some(parts) = connection.into_parts() else { return Ok(()) };
+        stream = parts.io.into_inner();
+        first = false;
+        if parts.read_buf.is_empty() {
+            stream.rest().await?;
+        } else {
+            // The beginning of the next request came with the last one.
+            stream.unread(parts.read_buf);
+            may_rest = false;
+        }
+    }
+}
+
+/// Polls a connection to its end; asks it once to finish when that is the verdict. Leaves it, with
+/// nothing, where it `rests`.
 async fn drive<C: Future>(
     mut connection: Pin<&mut C>,
     progress: &Progress,
     finish: impl Fn(Pin<&mut C>),
-) -> C::Output {
+    rests: impl Fn() -> bool,
+) -> Option<C::Output> {
     let mut told = false;
     poll_fn(|cx| {
         loop {
             let polled = connection.as_mut().poll(cx);
+            if polled.is_pending() && rests() {
+                return Poll::Ready(None);
+            }
             if told || polled.is_ready() || !progress.finishes() {
-                return polled;
+                return polled.map(Some);
             }
             told = true;
             finish(connection.as_mut());
@@ -135,28 +186,57 @@ async fn drive<C: Future>(
     .await
 }
 
-/// Registers a socket with this worker's runtime; over TLS, shakes hands. Says whether it is HTTP/2
-/// where that is agreed upon beforehand.
+/// Registers a socket with this worker's runtime; hears out a proxy; over TLS, shakes hands. Says whether
+/// it is HTTP/2 where that is agreed upon beforehand.
 async fn open(
     socket: Raw,
-    tls: Option<super::worker::Tls>,
-    progress: &Progress,
+    tls: Option<Tls>,
+    proxied: bool,
+    connection: &mut Connection,
 ) -> io::Result<(Socket, Option<bool>)> {
-    // Only a handshake makes progress here.
-    let _ = progress;
-    match (socket, tls) {
-        #[cfg(feature = "tls")]
-        (Raw::Tcp(socket), Some(tls)) => {
-            let stream = Box::new(tls.accept(TcpStream::from_std(socket)?).await?);
-            let http2 = stream.get_ref().1.alpn_protocol() == Some(super::tls::H2);
-            progress.enter(Phase::First);
-            Ok((Socket::Tls(stream), Some(http2)))
+    match socket {
+        Raw::Tcp(socket) => {
+            let mut socket = TcpStream::from_std(socket)?;
+            connection.local = socket.local_addr().ok();
+            hear_out(&mut socket, proxied, connection).await?;
+            match tls {
+                #[cfg(feature = "tls")]
+                Some(tls) => {
+                    let stream = Box::new(tls.acceptor.accept(socket).await?);
+                    connection.tls = Some(super::tls::facts(stream.get_ref().1));
+                    let http2 = stream.get_ref().1.alpn_protocol() == Some(super::tls::H2);
+                    Ok((Socket::Tls(stream), Some(http2)))
+                }
+                _ => Ok((Socket::Tcp(socket), None)),
+            }
         }
-        (Raw::Tcp(socket), _) => Ok((Socket::Tcp(TcpStream::from_std(socket)?), None)),
-        (Raw::Unix(socket), _) => Ok((Socket::Unix(UnixStream::from_std(socket)?), None)),
+        Raw::Unix(socket) => {
+            let mut socket = UnixStream::from_std(socket)?;
+            connection.credentials = socket.peer_cred().ok().map(|known| Credentials {
+                process: known.pid(),
+                user: known.uid(),
+                group: known.gid(),
+            });
+            hear_out(&mut socket, proxied, connection).await?;
+            Ok((Socket::Unix(socket), None))
+        }
         #[cfg(feature = "testing")]
-        (Raw::Memory(pipe), _) => Ok((Socket::Memory(pipe), None)),
+        Raw::Memory(pipe) => Ok((Socket::Memory(pipe), None)),
     }
+}
+
+/// What a proxy says of a connection is what is known of it from then on.
+async fn hear_out(
+    socket: &mut (impl AsyncRead + Unpin),
+    proxied: bool,
+    connection: &mut Connection,
+) -> io::Result<()> {
+    if proxied {
+        let said = haproxy::read(socket).await?;
+        connection.peer = said.peer.map_or(connection.peer, Peer::Inet);
+        connection.scheme = said.scheme.unwrap_or_else(|| connection.scheme.clone());
+    }
+    Ok(())
 }
 
 /// HTTP/2 streams are tasks of the worker.
@@ -174,7 +254,21 @@ struct Line {
     worker: Rc<Worker>,
     connection: Arc<Connection>,
     progress: Arc<Progress>,
-    http2: bool,
+    /// It comes from a proxy that is believed what it says of others.
+    trusted: bool,
+    /// What was shown in the handshake.
+    certificate: Option<Certificate>,
+}
+
+#[cfg(feature = "tls")]
+type Certificate = rustls::pki_types::CertificateDer<'static>;
+#[cfg(not(feature = "tls"))]
+type Certificate = Infallible;
+
+/// What a trusted proxy said of one request.
+struct Believed {
+    connection: Arc<Connection>,
+    prefix: Option<String>,
 }
 
 /// Where the HTTP library hands over requests.
@@ -188,66 +282,109 @@ impl Service<Request<Incoming>> for Door {
     fn call(&self, mut request: Request<Incoming>) -> Answer {
         let line = &self.0;
         let mut ticket = Ticket::new(line.clone(), &request);
-        let (mount, arrival) = match line.admit(&mut request) {
-            Ok(admitted) => admitted,
-            Err(refusal) => return Answer { ticket: Some(ticket), connects: false, state: Err(refusal) },
+        // The head is looked at before more is read; the app is asked where it can be woken.
+        let state = match line.admit(&mut request) {
+            Ok((found, believed)) => {
+                ticket.mounted(found.map(|found| found.mount));
+                ticket.from(believed.as_deref());
+                State::Admitted(Some(request), found, believed)
+            }
+            Err(refusal) => State::Refused(refusal),
         };
-        ticket.mounted(mount);
-        let (method, shared) = (request.method(), &line.worker.shared);
-        let connects = *method == Method::CONNECT;
-        shared.come(mount, method.as_str(), request.uri().path());
-        if line.http2 {
-            // Its stream is a task of its own, and others may come before that runs.
-            ticket.key = Some(shared.stay());
-        }
-        let request = request.map(|incoming| RequestBody::new(incoming, &line.progress));
-        let app = &line.worker.mounts[mount].app;
-        let state = ticket.guarded(|| app.answer(request, arrival));
-        Answer { ticket: Some(ticket), connects, state }
+        Answer { ticket: Some(ticket), connects: false, state }
     }
 }
 
 impl Line {
-    /// Through guard and route.
-    fn admit(&self, request: &mut Request<Incoming>) -> Result<(usize, Arrival<'_>), Refusal> {
+    /// Through guard and route, which comes later where layers are around all mounts.
+    fn admit(
+        &self,
+        request: &mut Request<Incoming>,
+    ) -> Result<(Option<Found>, Option<Box<Believed>>), Refusal> {
+        let believed = self.trusted.then(|| Box::new(self.believe(request)));
+        let scheme =
+            believed.as_ref().map_or(&self.connection.scheme, |believed| &believed.connection.scheme);
         let seen = self.progress.take_head();
         let lengths = || match seen {
             Seen::Nothing => Lengths::default(),
             Seen::Whole => LastHead::lengths(Arc::as_ptr(&self.progress).addr()),
             Seen::Scanned(lengths) => lengths,
         };
-        guard(request, &self.connection.scheme, lengths).map_err(Refusal::Malformed)?;
-        let secure = self.connection.scheme == Scheme::HTTPS;
+        if let Err(why) = guard(request, scheme, lengths) {
+            // Hosts are newer than HTTP/1.0, and whoever asks how we are does not always have one.
+            if why != Malformed::NoHost || request.version() != Version::HTTP_10 {
+                return Err(Refusal::Malformed(why));
+            }
+            let _ = request.headers_mut().insert(HOST, self.own_host());
+            guard(request, scheme, lengths).map_err(Refusal::Malformed)?;
+        }
+        if self.worker.front.is_some() {
+            return Ok((None, believed));
+        }
         let routes = &self.worker.routes;
-        let host = if secure || routes.by_host() {
-            request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
-        } else {
-            ""
-        };
-        let found = routes.find(host, request.uri().path()).ok_or(Refusal::NoMount)?;
-        let Telling { site, forwarded, context } = &self.worker.mounts[found.mount].telling;
-        let bare = secure && request.uri().scheme().is_none() && request.uri().authority().is_none();
-        let absolute = bare.then(|| absolute(request.uri().clone(), host));
-        let strip = if forwarded.is_some() { found.strip } else { 0 };
-        let (connection, forwarded) = (&self.connection, forwarded.as_ref());
-        let arrival = Arrival { connection, site, strip, absolute, forwarded, context: *context };
-        Ok((found.mount, arrival))
+        let host = if routes.by_host() { host(request) } else { "" };
+        match routes.find(host, request.uri().path()) {
+            Some(found) => Ok((Some(found), believed)),
+            None => Err(self.nowhere(request)),
+        }
     }
-}
 
-/// Over TLS the original URI names scheme and host, whatever the version of HTTP.
-fn absolute(uri: Uri, host: &str) -> Uri {
-    let mut parts = uri.clone().into_parts();
-    parts.scheme = Some(Scheme::HTTPS);
-    parts.authority = host.parse().ok();
-    Uri::from_parts(parts).unwrap_or(uri)
+    /// What there is no mount for is somebody else's, where the certificate is not for its host.
+    #[cold]
+    fn nowhere(&self, request: &Request<Incoming>) -> Refusal {
+        #[cfg(feature = "tls")]
+        if !self.worker.routes.knows(host(request))
+            && self.certificate.as_ref().is_some_and(|shown| !super::tls::covers(shown, host(request)))
+        {
+            return Refusal::Misdirected;
+        }
+        let _ = (request, &self.certificate);
+        Refusal::NoMount
+    }
+
+    /// The host of a request that names none: where it arrived.
+    #[cold]
+    fn own_host(&self) -> HeaderValue {
+        let local =
+            self.connection.local.map(|local| SocketAddr::new(local.ip().to_canonical(), local.port()));
+        let named = local.and_then(|local| HeaderValue::from_str(&local.to_string()).ok());
+        named.unwrap_or(HeaderValue::from_static("localhost"))
+    }
+
+    /// Takes from a request what a trusted proxy said of it.
+    #[cold]
+    fn believe(&self, request: &mut Request<Incoming>) -> Believed {
+        let said = self.worker.proxies.said(request.headers());
+        if let Some(host) = said.host.filter(|host| valid_host(host.as_bytes()))
+            && let (Ok(value), Ok(authority)) = (HeaderValue::from_str(&host), host.parse())
+        {
+            let _ = request.headers_mut().insert(HOST, value);
+            if request.uri().authority().is_some() {
+                let mut parts = request.uri().clone().into_parts();
+                parts.authority = Some(authority);
+                *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| request.uri().clone());
+            }
+        }
+        let mut connection = (*self.connection).clone();
+        connection.peer = said.peer.map_or(connection.peer, Peer::Inet);
+        connection.scheme = said.scheme.unwrap_or(connection.scheme);
+        Believed { connection: Arc::new(connection), prefix: said.prefix }
+    }
 }
 
 /// The answer of an app, or of the combo itself.
 struct Answer {
     ticket: Option<Ticket>,
     connects: bool,
-    state: Result<Answering, Refusal>,
+    state: State,
+}
+
+#[expect(clippy::large_enum_variant, reason = "there is one per connection, and it is never moved")]
+enum State {
+    /// Its app has not been asked yet.
+    Admitted(Option<Request<Incoming>>, Option<Found>, Option<Box<Believed>>),
+    Asked(Later),
+    Refused(Refusal),
 }
 
 impl Future for Answer {
@@ -256,29 +393,45 @@ impl Future for Answer {
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let mut ticket = this.ticket.take().expect("a future is not polled after it is ready");
-        let answered = match &mut this.state {
-            Err(refusal) => Err(*refusal),
-            Ok(answering) => match ticket.guarded(|| answering.as_mut().poll(cx)) {
-                Ok(Poll::Pending) => {
-                    ticket.stay();
-                    this.ticket = Some(ticket);
-                    return Poll::Pending;
+        let answering = match &mut this.state {
+            State::Refused(refusal) => Err(*refusal),
+            State::Asked(later) => ticket.guarded(|| match later.as_mut().poll(cx) {
+                Poll::Ready(answered) => Some(Answering::Now(answered)),
+                Poll::Pending => None,
+            }),
+            State::Admitted(request, found, believed) => {
+                let request = request.take().expect("an app is asked once");
+                this.connects = *request.method() == Method::CONNECT;
+                ticket.ask(request, *found, believed.as_deref(), cx).map(Some)
+            }
+        };
+        let answered = match answering {
+            Ok(Some(Answering::Now(Ok(response)))) => Ok(response),
+            Ok(Some(Answering::Now(Err(error)))) => {
+                Err(Refusal::of(error, |error| ticket.complain(&crate::error::chain(error))))
+            }
+            Ok(waits) => {
+                if let Some(Answering::Later(later)) = waits {
+                    this.state = State::Asked(later);
                 }
-                Ok(Poll::Ready(Ok(response))) => Ok(response),
-                Ok(Poll::Ready(Err(error))) => {
-                    ticket.complain(&crate::error::chain(&*error));
-                    Err(Refusal::Failed)
-                }
-                Err(refusal) => Err(refusal),
-            },
+                ticket.stay();
+                this.ticket = Some(ticket);
+                return Poll::Pending;
+            }
+            Err(refusal) => Err(refusal),
         };
         if let Ok(response) = &answered {
+            if ticket.line.worker.front.is_some()
+                && let Some(RoutedTo(mount)) = response.extensions().get()
+            {
+                ticket.mounted(Some(*mount));
+            }
             if response.status() == StatusCode::SWITCHING_PROTOCOLS
                 || this.connects && response.status().is_success()
             {
                 ticket.line.progress.upgrades();
             }
-            if let ResponseBody::Streamed(_) = response.body() {
+            if response.body().streams() {
                 ticket.stay();
             }
         }
@@ -306,6 +459,7 @@ struct Log {
     method: Method,
     uri: Uri,
     mount: Option<usize>,
+    peer: Peer,
 }
 
 /// nginx's word for a client that went away before it was answered.
@@ -316,17 +470,53 @@ impl Ticket {
         line.progress.request_began();
         let log = line.worker.access_log.then(|| {
             let (method, uri) = (request.method().clone(), request.uri().clone());
-            Box::new(Log { began: Instant::now(), method, uri, mount: None })
+            Box::new(Log { began: Instant::now(), method, uri, mount: None, peer: line.connection.peer })
         });
         let status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or_default();
         let whole = request.method() == Method::HEAD;
         Self { line, key: None, status, sent: 0, whole, log }
     }
 
-    fn mounted(&mut self, mount: usize) {
+    fn mounted(&mut self, mount: Option<usize>) {
         if let Some(log) = &mut self.log {
-            log.mount = Some(mount);
+            log.mount = mount;
         }
+    }
+
+    fn from(&mut self, believed: Option<&Believed>) {
+        if let (Some(log), Some(believed)) = (&mut self.log, believed) {
+            log.peer = believed.connection.peer;
+        }
+    }
+
+    /// Gives a request to its app.
+    fn ask(
+        &self,
+        request: Request<Incoming>,
+        found: Option<Found>,
+        believed: Option<&Believed>,
+        cx: &mut task::Context<'_>,
+    ) -> Result<Answering, Refusal> {
+        let Line { worker, connection, progress, .. } = &*self.line;
+        let connection = believed.map_or(connection, |believed| &believed.connection);
+        let (app, telling, strip) = match found {
+            Some(Found { mount, strip }) => {
+                worker.shared.come(mount, request.method().as_str(), request.uri().path());
+                let Mounted { app, telling } = &worker.mounts[mount];
+                (app, telling, strip)
+            }
+            None => {
+                let Front { app, telling } = worker.front.as_ref().expect("routing waits for nothing else");
+                worker.shared.come(worker.mounts.len(), request.method().as_str(), request.uri().path());
+                (app, telling, 0)
+            }
+        };
+        let mut arrival = Arrival::new(&request, connection, telling, strip);
+        let before = believed.and_then(|believed| believed.prefix.as_deref());
+        let joined = before.and_then(|before| joined(before, arrival.forwarded));
+        arrival.forwarded = joined.as_ref().or(arrival.forwarded);
+        let request = request.map(|incoming| RequestBody::of_client(incoming, progress));
+        self.guarded(|| app.answer(request, arrival, cx))
     }
 
     /// It takes longer, so it can be named.
@@ -352,7 +542,7 @@ impl Ticket {
     fn complain(&self, what: &str) {
         let worker = &self.line.worker;
         let Some(request) = worker.shared.request(self.key) else { return };
-        let mount = &*worker.mounts[request.mount].telling.site.pattern;
+        let mount = worker.mounts.get(request.mount).map(|mount| &*mount.telling.site.pattern);
         tracing::error!(mount, request = request.said(), "an app failed: {what}");
     }
 }
@@ -382,7 +572,7 @@ impl Ticket {
             status = self.status.as_u16(),
             bytes = self.sent,
             micros,
-            peer = %self.line.connection.peer,
+            peer = %log.peer,
             cut = (!self.whole).then_some(true),
         );
     }
@@ -403,11 +593,11 @@ impl Body for Outgoing {
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Self { body, ticket } = &mut *self;
-        let polled = match body {
-            ResponseBody::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            ResponseBody::Streamed(streamed) => ticket
+        let polled = match &mut body.0 {
+            Content::Streamed(streamed) => ticket
                 .guarded(|| streamed.as_mut().poll_frame(cx))
                 .unwrap_or_else(|_| Poll::Ready(Some(Err("the app panicked".into())))),
+            _ => Pin::new(&mut *body).poll_frame(cx),
         };
         match &polled {
             Poll::Ready(None) => ticket.whole = true,

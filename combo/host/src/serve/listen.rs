@@ -34,6 +34,7 @@ pub(crate) struct Listener {
     pub(crate) endpoint: Endpoint,
     socket: Bound,
     tls: Option<Tls>,
+    proxied: bool,
 }
 
 #[derive(Debug)]
@@ -76,7 +77,8 @@ impl Listener {
     pub(crate) fn open(endpoint: &Endpoint, root: &Path) -> Result<Self, Error> {
         let refused = |cause| Kind::Listen { endpoint: endpoint.to_string(), cause };
         let mut tls = None;
-        let socket = match endpoint {
+        let proxied = matches!(endpoint, Endpoint::Haproxy(_));
+        let socket = match endpoint.bare() {
             Endpoint::Tcp(port) => Bound::Tcp(tcp(*port).map_err(refused)?),
             Endpoint::Unix { path, mode } => unix(root.join(path), *mode).map_err(refused)?,
             #[cfg(feature = "tls")]
@@ -91,7 +93,7 @@ impl Listener {
             }
         };
         let _ = &mut tls;
-        Ok(Self { endpoint: endpoint.clone(), socket, tls })
+        Ok(Self { endpoint: endpoint.clone(), socket, tls, proxied })
     }
 
     pub(crate) fn address(&self) -> Address {
@@ -121,7 +123,7 @@ impl Listener {
             }
         };
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-        Ok(Accepted { socket, peer, scheme, tls: self.tls.clone() })
+        Ok(Accepted { socket, peer, scheme, tls: self.tls.clone(), proxied: self.proxied })
     }
 }
 

@@ -1,14 +1,19 @@
 //! The request path, a file per stage, in the order that a request passes them: [`listen`], [`tls`],
 //! [`http`], [`guard`], [`route`], the mount (see `crate::mount`), [`refusal`].
 //!
-//! Around them: [`worker`], one thread with everything that requests need; [`sweep`], which ends
-//! what is overdue by the marks that [`stream`] and [`body`] leave; [`limits`], what clients may take.
+//! Where proxies stand before us, [`haproxy`] and [`proxies`] are what they say of a connection and of a
+//! request. Around them: [`worker`], one thread with everything that requests need; [`sweep`], which ends
+//! what is overdue by the marks that [`stream`] and [`body`] leave; [`limits`], what clients may take; [`front`], routing
+//! within the layers around all mounts.
 
 pub(crate) mod body;
+pub(crate) mod front;
 pub(crate) mod guard;
+pub(crate) mod haproxy;
 pub(crate) mod http;
 pub(crate) mod limits;
 pub(crate) mod listen;
+pub(crate) mod proxies;
 pub(crate) mod refusal;
 pub(crate) mod route;
 pub(crate) mod stream;

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use bytes::Bytes;
+use combo_core::BoxError;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE},
+    header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 
 use super::body::ResponseBody;
@@ -17,11 +18,25 @@ pub(crate) enum Refusal {
     Malformed(Malformed),
     /// No mount takes this host and path.
     NoMount,
+    /// RFC 9110, section 15.5.20: nor is the certificate for this host, so it is another server's.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there are no certificates"))]
+    Misdirected,
     /// The app panicked before it had answered.
     Panicked,
     /// The app returned an error instead of an answer.
     Failed,
+    /// It did not answer in the time that its mount has.
+    TimedOut,
+    /// RFC 9110, section 15.5.14: the body is larger than its mount takes.
+    TooLarge,
+    /// As many requests are in flight, or wait, as the mount has room for.
+    Busy,
+    /// RFC 6585, section 4: too many from this peer; so many seconds until the next.
+    TooMany(u32),
 }
+
+/// Whoever stands before an app answers with this instead of asking it.
+impl std::error::Error for Refusal {}
 
 /// What is wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +62,32 @@ impl Refusal {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoMount => StatusCode::NOT_FOUND,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Panicked | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
+
+    /// What an error on the way to an app means; what no refusal explains is the app's own and told.
+    pub(crate) fn of(error: BoxError, tell: impl FnOnce(&(dyn std::error::Error + 'static))) -> Self {
+        error.downcast::<Self>().map_or_else(
+            |error| {
+                tell(&*error);
+                Self::Failed
+            },
+            |refusal| *refusal,
+        )
+    }
+
+    /// When to come back, in seconds (RFC 9110, section 10.2.3).
+    fn retry_after(self) -> Option<u32> {
+        match self {
+            Self::Busy => Some(1),
+            Self::TooMany(seconds) => Some(seconds),
+            _ => None,
         }
     }
 
@@ -56,7 +96,11 @@ impl Refusal {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         let _ = headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        if let Self::Malformed(_) = self {
+        if let Some(seconds) = self.retry_after() {
+            let _ = headers.insert(RETRY_AFTER, seconds.into());
+        }
+        // What is left of the request is not read.
+        if matches!(self, Self::Malformed(_) | Self::TooLarge) {
             let _ = headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -68,7 +112,12 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Malformed(why) => return write!(f, "bad request: {why}"),
             Self::NoMount => "not found",
+            Self::Misdirected => "misdirected request: this is not the server of that host",
             Self::Panicked | Self::Failed => "internal server error",
+            Self::TimedOut => "the answer took too long",
+            Self::TooLarge => "the body is too large",
+            Self::Busy => "busy",
+            Self::TooMany(_) => "too many requests",
         })
     }
 }
@@ -114,8 +163,13 @@ mod tests {
             ),
             (Refusal::Malformed(Malformed::DotDot), 400, "bad request: its path has a `..` segment"),
             (Refusal::NoMount, 404, "not found"),
+            (Refusal::Misdirected, 421, "misdirected request: this is not the server of that host"),
             (Refusal::Panicked, 500, "internal server error"),
             (Refusal::Failed, 500, "internal server error"),
+            (Refusal::TimedOut, 504, "the answer took too long"),
+            (Refusal::TooLarge, 413, "the body is too large"),
+            (Refusal::Busy, 503, "busy"),
+            (Refusal::TooMany(3), 429, "too many requests"),
         ] {
             assert_eq!((refusal.status().as_u16(), refusal.to_string().as_str()), (status, sentence));
         }

@@ -65,6 +65,16 @@ impl Routes {
         !self.exact.is_empty() || !self.below.is_empty()
     }
 
+    /// Whether there is a pattern for this host, whatever the path.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "who asks has a certificate"))]
+    pub(crate) fn knows(&self, host: &str) -> bool {
+        let host = normal_host(host);
+        self.any.mount.is_some()
+            || !self.any.children.is_empty()
+            || self.exact.contains_key(&*host)
+            || self.below.iter().any(|(parent, _)| host.ends_with(&format!(".{parent}")))
+    }
+
     /// `host` as in the request; `path` beginning with `/`, or `*`, or nothing (CONNECT).
     pub(crate) fn find(&self, host: &str, path: &str) -> Option<Found> {
         if self.by_host() {

@@ -1,12 +1,14 @@
 //! The bytes of one connection, whatever carries them, with a stamp on what goes through.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -35,10 +37,8 @@ pub(crate) struct Stream {
     socket: Socket,
     progress: Arc<Progress>,
     scan: HeadScan,
-    /// What was read to find out the version of HTTP, and how much of it has been given on.
-    ahead: [u8; PREFACE.len()],
-    ahead_from: usize,
-    ahead_to: usize,
+    /// What was read already and is given on first.
+    ahead: Bytes,
     closing: Option<Closing>,
     _registered: Registered,
 }
@@ -61,9 +61,7 @@ impl Stream {
             socket,
             progress,
             scan: HeadScan::default(),
-            ahead: [0; PREFACE.len()],
-            ahead_from: 0,
-            ahead_to: 0,
+            ahead: Bytes::new(),
             closing: None,
             _registered: registered,
         }
@@ -71,17 +69,47 @@ impl Stream {
 
     /// Reads as much as it takes to tell HTTP/2 from HTTP/1; what was read is given on later.
     pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
-        let mut filled = 0;
-        while filled < PREFACE.len() && self.ahead[..filled] == PREFACE[..filled] {
-            let mut ahead = self.ahead;
+        let (mut ahead, mut filled) = ([0; PREFACE.len()], 0);
+        while filled < PREFACE.len() && ahead[..filled] == PREFACE[..filled] {
             match self.read(&mut ahead[filled..]).await? {
                 0 => break,
                 read => filled += read,
             }
-            self.ahead = ahead;
         }
-        self.ahead_to = filled;
-        Ok(filled > 0 && self.ahead[..filled] == PREFACE[..filled])
+        self.ahead = Bytes::copy_from_slice(&ahead[..filled]);
+        Ok(filled > 0 && ahead[..filled] == PREFACE[..filled])
+    }
+
+    /// Gives back what was read and not used.
+    pub(crate) fn unread(&mut self, bytes: Bytes) {
+        self.ahead = bytes;
+    }
+
+    /// Waits until there is something to read, which may be the end, or until it is to finish.
+    pub(crate) async fn rest(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            if self.progress.verdict() != Verdict::Serve {
+                return Poll::Ready(Ok(()));
+            }
+            match &self.socket {
+                Socket::Tcp(socket) => socket.poll_read_ready(cx),
+                Socket::Unix(socket) => socket.poll_read_ready(cx),
+                #[cfg(feature = "tls")]
+                Socket::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+                #[cfg(feature = "testing")]
+                Socket::Memory(_) => Poll::Ready(Ok(())),
+            }
+        })
+        .await
+    }
+
+    /// Whether it can be told when there is something to read, without reading it.
+    pub(crate) fn can_rest(&self) -> bool {
+        match &self.socket {
+            #[cfg(feature = "testing")]
+            Socket::Memory(_) => false,
+            _ => true,
+        }
     }
 
     fn read_from_peer(&mut self, bytes: &[u8]) {
@@ -161,11 +189,9 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.ahead_from < self.ahead_to {
-            let count = buf.remaining().min(self.ahead_to - self.ahead_from);
-            let from = self.ahead_from;
-            buf.put_slice(&self.ahead[from..from + count]);
-            self.ahead_from += count;
+        if !self.ahead.is_empty() {
+            let count = buf.remaining().min(self.ahead.len());
+            buf.put_slice(&self.ahead.split_to(count));
             return Poll::Ready(Ok(()));
         }
         self.cut()?;

@@ -56,6 +56,9 @@ pub(crate) enum Phase {
     Closing,
 }
 
+/// So many seconds without a request are long, among many connections.
+const A_WHILE: u32 = 2;
+
 /// How long a peer may take to end a connection that we have ended.
 pub(crate) const CLOSING: Duration = Duration::from_secs(2);
 
@@ -125,6 +128,8 @@ pub(crate) struct Progress {
     since: AtomicU32,
     in_flight: AtomicU32,
     waits_for_body: AtomicU32,
+    /// Bodies of requests that somebody still has, whether or not the request was answered.
+    bodies: AtomicU32,
     waits_for_write: AtomicU32,
     multiplexed: AtomicBool,
     head: AtomicU8,
@@ -144,6 +149,7 @@ impl Progress {
             phase: AtomicU8::new(phase as u8),
             in_flight: AtomicU32::new(0),
             waits_for_body: AtomicU32::new(0),
+            bodies: AtomicU32::new(0),
             waits_for_write: AtomicU32::new(0),
             multiplexed: AtomicBool::new(false),
             head: AtomicU8::new(0),
@@ -232,6 +238,42 @@ impl Progress {
         self.waits_for_body.store(0, Relaxed);
         if left == 0 && !matches!(self.phase(), Phase::Upgraded | Phase::Closing) {
             self.enter(Phase::Idle);
+        }
+    }
+
+    pub(crate) fn body_began(&self) {
+        let _ = self.bodies.fetch_add(1, Relaxed);
+    }
+
+    /// It may have been given to another thread.
+    pub(crate) fn body_ended(&self) {
+        self.body(false);
+        let _ = self.bodies.fetch_sub(1, Relaxed);
+    }
+
+    /// Nothing was begun that is not over, for a while or only just now: all that is needed from here
+    /// on is the next request.
+    pub(crate) fn rests(&self, just_now: bool) -> bool {
+        self.phase() == Phase::Idle
+            && (just_now || self.idle() >= A_WHILE)
+            && self.waits_for_write.load(Relaxed) == 0
+            && self.bodies.load(Relaxed) == 0
+            && self.verdict() == Verdict::Serve
+    }
+
+    /// For how many seconds it has been where it is.
+    fn idle(&self) -> u32 {
+        self.clock.now().saturating_sub(self.since.load(Relaxed))
+    }
+
+    /// Wakes a connection that has been idle for a while, so that it can rest. A sweep may be late, so
+    /// two of them do that.
+    pub(crate) fn lull(&self) {
+        let now = self.phase() == Phase::Idle && (A_WHILE..A_WHILE + 2).contains(&self.idle());
+        if let Some(waker) = now.then(|| self.waker.take()).flatten() {
+            waker.wake_by_ref();
+            // A verdict still has to find it.
+            self.waker.register(&waker);
         }
     }
 

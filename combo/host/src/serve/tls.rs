@@ -6,21 +6,24 @@ use std::{
     sync::Arc,
 };
 
-use combo_core::BoxError;
+use combo_core::{BoxError, pattern::normal_host};
 use rustls::{
-    ConfigBuilder, ServerConfig,
+    ConfigBuilder, ServerConfig, ServerConnection,
+    client::verify_server_name,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    server::ParsedCertificate,
 };
 use tokio_rustls::TlsAcceptor;
 
+use super::worker::Tls;
 use crate::error::{Error, Kind};
 
 /// What ALPN calls HTTP/2 (RFC 9113, section 3.3).
 pub(crate) const H2: &[u8] = b"h2";
 
 /// Reads key and certificate chain and checks that they belong together.
-pub(crate) fn open(endpoint: &str, key: &Path, cert: &Path) -> Result<TlsAcceptor, Error> {
+pub(crate) fn open(endpoint: &str, key: &Path, cert: &Path) -> Result<Tls, Error> {
     let refused = |what, path: &Path, cause: BoxError| -> Error {
         Kind::Read { endpoint: endpoint.to_owned(), what, path: path.to_owned(), cause }.into()
     };
@@ -28,9 +31,9 @@ pub(crate) fn open(endpoint: &str, key: &Path, cert: &Path) -> Result<TlsAccepto
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| refused("certificate", cert, cause(error)))?;
-    if chain.is_empty() {
+    let Some(certificate) = chain.first().cloned() else {
         return Err(refused("certificate", cert, "there is no certificate in it".into()));
-    }
+    };
     let (key, cert): (PathBuf, PathBuf) = (key.into(), cert.into());
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -38,7 +41,30 @@ pub(crate) fn open(endpoint: &str, key: &Path, cert: &Path) -> Result<TlsAccepto
         .and_then(|builder| builder.with_single_cert(chain, private))
         .map_err(|error| Kind::Pair { endpoint: endpoint.to_owned(), key, cert, cause: pair(error) })?;
     config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), certificate })
+}
+
+/// Whether a certificate is for this host, which may have a port.
+pub(crate) fn covers(certificate: &CertificateDer<'_>, host: &str) -> bool {
+    let name = normal_host(host);
+    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+    let (Ok(certificate), Ok(name)) = (ParsedCertificate::try_from(certificate), ServerName::try_from(name))
+    else {
+        return false;
+    };
+    verify_server_name(&certificate, &name).is_ok()
+}
+
+/// What was agreed upon.
+pub(crate) fn facts(connection: &ServerConnection) -> combo_core::context::Tls {
+    let mut facts = combo_core::context::Tls::default();
+    facts.server_name = connection.server_name().map(str::to_owned);
+    facts.alpn = connection.alpn_protocol().map(|alpn| String::from_utf8_lossy(alpn).into_owned());
+    facts.version = connection.protocol_version().map(|version| format!("{version:?}"));
+    facts.cipher_suite = connection.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
+    let chain = connection.peer_certificates().unwrap_or_default();
+    facts.client_certificates = chain.iter().map(|certificate| certificate.to_vec()).collect();
+    facts
 }
 
 fn cause(error: rustls::pki_types::pem::Error) -> BoxError {

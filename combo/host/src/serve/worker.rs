@@ -31,16 +31,25 @@ use tokio::{
 
 use super::{
     limits::Limits,
+    proxies::Proxies,
     route::Routes,
     sweep::{Coarse, Phase, Progress, Verdict},
 };
-use crate::mount::{App, Builder};
+use crate::mount::{App, Builder, layer::Wrapper};
 
 /// How often overdue connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// More connections than this on one worker are a crowd.
+const CROWD: usize = 256;
+
+/// What it takes to shake hands, and what is shown.
 #[cfg(feature = "tls")]
-pub(crate) type Tls = tokio_rustls::TlsAcceptor;
+#[derive(Clone)]
+pub(crate) struct Tls {
+    pub(crate) acceptor: tokio_rustls::TlsAcceptor,
+    pub(crate) certificate: rustls::pki_types::CertificateDer<'static>,
+}
 
 /// Without the feature there is no such endpoint.
 #[cfg(not(feature = "tls"))]
@@ -61,6 +70,8 @@ pub(crate) struct Accepted {
     pub(crate) peer: Peer,
     pub(crate) scheme: Scheme,
     pub(crate) tls: Option<Tls>,
+    /// It begins with what a proxy says of it.
+    pub(crate) proxied: bool,
 }
 
 /// What a worker is told.
@@ -118,7 +129,7 @@ fn text(method: &str, path: &str) -> Text {
 }
 
 /// What requests of a mount are told of it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Telling {
     pub(crate) site: Arc<Site>,
     /// What `X-Forwarded-Prefix` says: nothing if the app sees the whole path.
@@ -130,6 +141,14 @@ pub(crate) struct Telling {
 /// One mount on one worker.
 pub(crate) struct Mounted {
     pub(crate) app: Rc<dyn App>,
+    pub(crate) telling: Telling,
+}
+
+/// What stands before all mounts of a worker: the layers around the whole deployment, and routing
+/// within them.
+pub(crate) struct Front {
+    pub(crate) app: Rc<dyn App>,
+    /// Of no mount.
     pub(crate) telling: Telling,
 }
 
@@ -230,6 +249,11 @@ impl Shared {
     /// The request that came last, or one that stayed.
     pub(crate) fn request(&self, key: Option<usize>) -> Option<InFlight> {
         key.map_or_else(|| Some(self.on_slate()), |key| self.requests().get(key).copied())
+    }
+
+    /// So many connections that memory counts more than the instructions that it takes to let it go.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.open.load(Relaxed) > CROWD
     }
 
     /// The worker does something; see the stall watch.
@@ -353,6 +377,9 @@ impl Drop for Registered {
 
 /// What a worker is made from. Sent to its thread.
 pub(crate) struct Assignment {
+    pub(crate) proxies: Arc<Proxies>,
+    /// Layers around all mounts, the innermost first.
+    pub(crate) layers: Vec<Wrapper>,
     pub(crate) builders: Vec<Builder>,
     pub(crate) tellings: Vec<Telling>,
     pub(crate) routes: Arc<Routes>,
@@ -362,7 +389,9 @@ pub(crate) struct Assignment {
 
 /// A worker, as its own connections see it.
 pub(crate) struct Worker {
-    pub(crate) mounts: Vec<Mounted>,
+    pub(crate) mounts: Rc<[Mounted]>,
+    pub(crate) front: Option<Front>,
+    pub(crate) proxies: Arc<Proxies>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) access_log: bool,
@@ -426,7 +455,7 @@ pub(crate) async fn run(
 
 impl Worker {
     async fn build(assignment: Assignment, shared: Arc<Shared>) -> Result<Self, Unbuilt> {
-        let Assignment { builders, tellings, routes, limits, access_log } = assignment;
+        let Assignment { proxies, layers, builders, tellings, routes, limits, access_log } = assignment;
         let mut mounts = Vec::with_capacity(builders.len());
         for (mount, (builder, telling)) in builders.into_iter().zip(tellings).enumerate() {
             let built = AssertUnwindSafe(async { builder().await }).catch_unwind().await;
@@ -434,8 +463,14 @@ impl Worker {
                 built.unwrap_or_else(|panic| Err(said(&*panic).into())).map_err(|cause| (mount, cause))?;
             mounts.push(Mounted { app, telling });
         }
+        let mounts: Rc<[Mounted]> = mounts.into();
+        let front = (!layers.is_empty()).then(|| {
+            let routing = super::front::routing(mounts.clone(), routes.clone(), shared.clone());
+            let app = layers.into_iter().fold(routing, |app, wrap| wrap(app));
+            Front { app, telling: Telling::default() }
+        });
         let (draining, swept) = (Cell::new(false), Cell::new(Instant::now()));
-        Ok(Self { mounts, routes, limits, access_log, shared, draining, swept })
+        Ok(Self { mounts, front, proxies, routes, limits, access_log, shared, draining, swept })
     }
 
     fn tell_time(&self) {
@@ -445,7 +480,11 @@ impl Worker {
     fn sweep(&self) {
         self.tell_time();
         let held = self.swept.replace(Instant::now()).elapsed() > 2 * SWEEP;
+        let crowded = self.shared.is_crowded();
         for (_, progress) in &*self.shared.connections() {
+            if crowded {
+                progress.lull();
+            }
             if held {
                 // An app held the worker: whoever is late by that could not be heard.
                 progress.excuse();
