@@ -11,6 +11,7 @@ use combo::{Limits, secs};
 use futures_util::StreamExt;
 use http::Method;
 use http_body_util::BodyExt;
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -543,4 +544,42 @@ fn an_http2_stream_that_stops_is_held_and_holds_up_nobody() {
         assert_eq!((answer.status, answer.text()), (200, "5"), "{framework}");
     }
     site.requests(0);
+}
+
+#[test]
+fn many_that_wait_for_their_next_request_are_answered_when_it_comes() {
+    // More than a crowd on one worker.
+    let mut child = Child::with(&["--workers", "1", "--listen", ANY_PORT, "--listen", ANY_TLS_PORT], |_| ());
+    let _ = child.log.wait_for(2, &["frankenstein serves"]);
+    let tls: SocketAddr = {
+        let addresses = child.addresses();
+        let tls = addresses.iter().find_map(|address| address.strip_prefix("https://"));
+        tls.expect("one of TLS").parse().expect("an address")
+    };
+    let mut wires: Vec<Wire> = (0..260).map(|_| child.wire()).collect();
+    wires.extend((0..40).map(|_| Wire::tls(tls, Alpn::Http1)));
+    for framework in FRAMEWORKS {
+        let hello = get(&format!("/{framework}/hello/x"));
+        for wire in &mut wires {
+            assert_eq!(wire.ask(&hello).text(), "Hello, x!\n", "{framework}");
+        }
+    }
+    // The beginning of the next request comes with the last one.
+    let mut torn = child.wire();
+    torn.send([&*get("/axum/hello/a"), "GET /warp/hello/b HT"].concat());
+    assert_eq!(torn.answer().text(), "Hello, a!\n");
+    torn.send("TP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(torn.answer().text(), "Hello, b!\n");
+    // Its first request is answered before its body has come, and the body is still its own.
+    let mut early = child.wire();
+    early.send("POST /axum/echo HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\nabc");
+    early.until("abc");
+    early.send("def");
+    assert_eq!(early.answer().text(), "abcdef");
+    assert_eq!(early.ask(get("/axum/hello/c")).text(), "Hello, c!\n");
+    child.signal(Signal::TERM);
+    assert!(child.exit().success());
+    for wire in &mut wires {
+        assert_eq!(wire.end(), End::Closed);
+    }
 }

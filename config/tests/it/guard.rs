@@ -37,7 +37,7 @@ fn filled(template: &str, framework: &str) -> String {
 const REFUSED: &[(&str, u16)] = &[
     // A request names exactly one valid host.
     ("GET /P HTTP/1.1\r\n\r\n", 400),
-    ("GET /P HTTP/1.0\r\n\r\n", 400),
+    ("POST /P HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     ("GET /P HTTP/1.1\r\nHost: test\r\nHost: test\r\n\r\n", 400),
     ("GET /P HTTP/1.1\r\nHost: test\r\nX: y\r\nhost: other\r\n\r\n", 400),
     ("GET /P HTTP/1.1\r\nHost:\r\n\r\n", 400),

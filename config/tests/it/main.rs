@@ -15,6 +15,8 @@ mod site;
 /// A client that sends any bytes.
 mod wire;
 
+/// What apps are made of, behind a prefix.
+mod apps;
 /// Clients that are slow, rude or gone.
 mod clients;
 /// Running out of file descriptors.
@@ -23,13 +25,26 @@ mod descriptors;
 mod guard;
 /// Jobs and the files that they write.
 mod jobs;
+/// What is said of a mount.
+mod options;
+/// Programs from outside.
+#[cfg(feature = "outside")]
+mod outside;
+/// Mounts on threads of their own.
+mod own_threads;
 /// Apps that panic.
 mod panics;
 /// Which app answers what, and what it sees of it.
 mod prefix;
+/// What proxies say of others, and whom they are believed.
+mod proxies;
 /// Starting, or not; endpoints; the command line.
 mod start;
 /// Stopping, by signals and by command.
 mod stop;
+/// Bodies that come bit by bit.
+mod streaming;
+/// Websockets.
+mod websocket;
 /// Threads that serve.
 mod workers;

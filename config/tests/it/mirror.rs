@@ -58,6 +58,10 @@ impl Seen<'_> {
             "proxied": proxied,
             "mount": self.context.map(|context| &*context.site().pattern),
             "scheme": self.context.map(|context| context.connection().scheme.as_str()),
+            "server name": self.context.and_then(|context| context.connection().tls.as_ref()?.server_name.clone()),
+            "alpn": self.context.and_then(|context| context.connection().tls.as_ref()?.alpn.clone()),
+            "version": self.context.and_then(|context| context.connection().tls.as_ref()?.version.clone()),
+            "process": self.context.and_then(|context| context.connection().credentials?.process),
         })
     }
 }

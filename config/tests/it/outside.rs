@@ -1,0 +1,98 @@
+//! Programs from outside: what is said of them is shown with them. `./check` installs them.
+
+use crate::{
+    child::{Child, Said, command, run},
+    site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, three},
+};
+
+/// A real curl.
+fn curl(words: &[&str]) -> Said {
+    let mut curl = command("curl");
+    let _ = curl.args(["--silent", "--show-error", "--max-time", "60", "--noproxy", "*"]).args(words);
+    run(curl)
+}
+
+#[test]
+fn curl_gets_every_version_of_http_over_every_kind_of_endpoint() {
+    let child =
+        Child::with(&["--listen", ANY_PORT, "--listen", ANY_TLS_PORT, "--listen", "unix:app.sock"], |_| ());
+    let (cert, socket) = (child.path("cert.pem"), child.path("app.sock"));
+    let (cert, socket) = (cert.to_str().unwrap(), socket.to_str().unwrap());
+    let _ = child.log.wait_for(3, &["frankenstein serves"]);
+    let addresses = child.addresses();
+    let [http, https, _] = &addresses[..] else { panic!("{addresses:?}") };
+    for framework in FRAMEWORKS {
+        let target = format!("/{framework}/where?a=b");
+        let (http, https) = (format!("{http}{target}"), format!("{https}{target}"));
+        let by_name = https.replace("127.0.0.1", "localhost");
+        let unix = format!("http://unix{target}");
+        for (words, version, scheme) in [
+            (&["--http1.1", &*http][..], "1.1", "http"),
+            (&["--http2-prior-knowledge", &http], "2", "http"),
+            // It asks for an upgrade, which is not granted, and goes on.
+            (&["--http2", &http], "1.1", "http"),
+            (&["--http1.1", "--cacert", cert, &https], "1.1", "https"),
+            (&["--http2", "--cacert", cert, &https], "2", "https"),
+            (&["--cacert", cert, "--ipv4", &by_name], "2", "https"),
+            (&["--tlsv1.2", "--tls-max", "1.2", "--cacert", cert, &https], "2", "https"),
+            (&["--tlsv1.3", "--cacert", cert, &https], "2", "https"),
+            (&["--unix-socket", socket, &unix], "1.1", "http"),
+            (&["--unix-socket", socket, "--http2-prior-knowledge", &unix], "2", "http"),
+        ] {
+            let said = curl(&[words, &["--write-out", "\n%{http_version} %{http_code}"]].concat());
+            assert_eq!(said.code, Some(0), "{words:?}: {said:?}");
+            let (body, line) = said.out.rsplit_once('\n').unwrap();
+            assert_eq!(line, format!("{version} 200"), "{words:?}");
+            let seen: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(
+                (&seen["framework"], &seen["scheme"]),
+                (&framework.into(), &scheme.into()),
+                "{words:?}"
+            );
+            assert_eq!((&seen["path"], &seen["query"]), (&"/where".into(), &"a=b".into()), "{words:?}");
+        }
+        // Bodies both ways.
+        let echo = http.replace("/where", "/echo");
+        let body = "x".repeat(100_000);
+        for version in ["--http1.1", "--http2-prior-knowledge"] {
+            assert_eq!(curl(&[version, "--data", &body, &echo]).out, body, "{framework} {version}");
+        }
+    }
+    let page = curl(&["--unix-socket", socket, "--include", "http://unix/"]);
+    assert!(page.out.starts_with("HTTP/1.1 200 OK\r\n") && page.out.ends_with("welcome\n"), "{page:?}");
+}
+
+#[test]
+fn openssl_shakes_hands_with_tls_1_2_and_1_3_and_with_nothing_older() {
+    let site = Site::start(three().listen(ANY_TLS_PORT));
+    let (address, cert) = (site.tls_address().to_string(), site.path("cert.pem"));
+    let cert = cert.to_str().unwrap();
+    let shake = |words: &[&str]| {
+        let mut openssl = command("openssl");
+        let _ = openssl.args(["s_client", "-connect", &address, "-CAfile", cert, "-brief"]).args(words);
+        run(openssl)
+    };
+    for (version, protocol) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        for alpn in ["h2", "http/1.1", "h2,http/1.1", "http/1.1,h2"] {
+            let said = shake(&[version, "-alpn", alpn]);
+            let all = said.out + &said.err;
+            assert_eq!(said.code, Some(0), "{version} {alpn}: {all}");
+            assert!(all.contains(&format!("Protocol version: {protocol}")), "{all}");
+            assert!(all.contains("Verification: OK"), "{all}");
+        }
+    }
+    for version in ["-tls1", "-tls1_1"] {
+        let said = shake(&[version, "-cipher", "ALL:@SECLEVEL=0"]);
+        assert_ne!(said.code, Some(0), "{version}: {said:?}");
+    }
+    // Which one is chosen shows without -brief.
+    for (offered, chosen) in [("h2", "h2"), ("http/1.1", "http/1.1"), ("http/1.1,h2", "h2")] {
+        let mut openssl = command("openssl");
+        let _ = openssl.args(["s_client", "-connect", &address, "-CAfile", cert, "-alpn", offered]);
+        let said = run(openssl);
+        assert!(said.out.contains(&format!("ALPN protocol: {chosen}")), "{offered}: {said:?}");
+    }
+    let none = shake(&["-alpn", "gopher"]);
+    assert_ne!(none.code, Some(0), "{none:?}");
+    site.connections(0);
+}
