@@ -27,7 +27,11 @@ use std::{
 };
 
 use combo_core::{BoxError, Connection, Site};
-use http::{HeaderName, HeaderValue, Request, Response, Uri, header::HOST, uri::Scheme};
+use http::{
+    HeaderName, HeaderValue, Request, Response, Uri,
+    header::HOST,
+    uri::{PathAndQuery, Scheme},
+};
 
 #[cfg(feature = "actix")]
 pub use self::actix::actix;
@@ -125,6 +129,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) site: &'a Arc<Site>,
     /// How many bytes of the path the app does not see.
     pub(crate) strip: usize,
+    /// What it sees instead, if that is known already.
+    pub(crate) rest: Option<&'a PathAndQuery>,
     /// The original URI with scheme and authority, where the request's own has none: over TLS.
     pub(crate) absolute: Option<Uri>,
     /// The original URI, if the prefix is off already: where layers stand before an app.
@@ -153,6 +159,7 @@ impl Passage {
             connection: &self.connection,
             site: &self.site,
             strip: self.strip,
+            rest: None,
             absolute: self.absolute.clone(),
             original: self.original.clone(),
             forwarded: self.forwarded.as_ref(),
@@ -191,6 +198,7 @@ impl<'a> Arrival<'a> {
             connection,
             site,
             strip: if forwarded.is_some() { strip } else { 0 },
+            rest: None,
             absolute: bare.then(|| absolute(request.uri().clone(), host(request))),
             original: None,
             forwarded: forwarded.as_ref(),
@@ -221,10 +229,10 @@ impl Arrival<'_> {
         if let Some(prefix) = self.forwarded {
             let _ = request.headers_mut().insert(X_FORWARDED_PREFIX, prefix.clone());
         }
-        let rest = if self.strip > 0 {
-            redirect::stripped(request.uri(), self.strip)
-        } else {
-            request.uri().clone()
+        let rest = match self.rest {
+            _ if self.strip == 0 => request.uri().clone(),
+            Some(rest) => redirect::with_path(request.uri(), rest.clone()),
+            None => redirect::stripped(request.uri(), self.strip),
         };
         let came = std::mem::replace(request.uri_mut(), rest);
         let original = self.absolute.take().unwrap_or(came);

@@ -20,7 +20,11 @@ pub(super) fn stripped(uri: &Uri, strip: usize) -> Uri {
     } else {
         PathAndQuery::try_from(format!("/{rest}"))
     };
-    let path = parsed.unwrap_or_else(|_| PathAndQuery::from_static("/"));
+    with_path(uri, parsed.unwrap_or_else(|_| PathAndQuery::from_static("/")))
+}
+
+/// The URI with another path and query.
+pub(super) fn with_path(uri: &Uri, path: PathAndQuery) -> Uri {
     if uri.scheme().is_none() {
         return Uri::from(path);
     }

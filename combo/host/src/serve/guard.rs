@@ -24,9 +24,11 @@ pub(crate) struct Lengths {
 /// Makes a request trustworthy, or says why it cannot be.
 ///
 /// What the wire showed is asked for only where it matters: in a request with a `Transfer-Encoding`.
+/// A host that was `known` to be valid still is; one that turns out to be is known from then on.
 pub(crate) fn guard<B>(
     request: &mut Request<B>,
     scheme: &Scheme,
+    known: &mut Option<HeaderValue>,
     lengths: impl FnOnce() -> Lengths,
 ) -> Result<(), Malformed> {
     if has_dot_dot(request.uri().path()) {
@@ -35,7 +37,8 @@ pub(crate) fn guard<B>(
     let Told { host, as_proxy } = headers(request.headers(), lengths)?;
     match (host, request.uri().authority()) {
         (None, None) => return Err(Malformed::NoHost),
-        (Some(host), None) if valid_host(host.as_bytes()) => {}
+        (Some(host), None) if known.as_ref() == Some(host) => {}
+        (Some(host), None) if valid_host(host.as_bytes()) => *known = Some(host.clone()),
         (Some(host), Some(authority)) if valid_host(host.as_bytes()) => {
             if !same_host(host.as_bytes(), authority, scheme) {
                 return Err(Malformed::HostsDiffer);
@@ -43,10 +46,17 @@ pub(crate) fn guard<B>(
         }
         (Some(_), _) => return Err(Malformed::Host),
         (None, Some(authority)) => {
-            if !valid_host(authority.as_str().as_bytes()) {
-                return Err(Malformed::Host);
-            }
-            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Malformed::Host)?;
+            let said = authority.as_str().as_bytes();
+            let host = match known {
+                Some(host) if host.as_bytes() == said => host.clone(),
+                _ => {
+                    if !valid_host(said) {
+                        return Err(Malformed::Host);
+                    }
+                    let host = HeaderValue::from_bytes(said).map_err(|_| Malformed::Host)?;
+                    known.insert(host).clone()
+                }
+            };
             let _ = request.headers_mut().insert(HOST, host);
         }
     }
@@ -111,7 +121,7 @@ fn drop_proxy_headers(headers: &mut HeaderMap) {
 
 fn has_dot_dot(path: &str) -> bool {
     // Neither is in most paths, and a dot is rare enough to look twice.
-    path.bytes().any(|b| b == b'.' || b == b'%')
+    memchr::memchr2(b'.', b'%', path.as_bytes()).is_some()
         && path.split('/').any(|segment| segment == ".." || normal_segment(segment) == "..")
 }
 
@@ -283,7 +293,7 @@ mod tests {
         }
         let mut request = request.body(()).expect("a request");
         let lengths = Lengths::default();
-        let guarded = guard(&mut request, &Scheme::HTTP, || lengths).map(|()| {
+        let guarded = guard(&mut request, &Scheme::HTTP, &mut None, || lengths).map(|()| {
             let names = request
                 .headers()
                 .iter()
@@ -307,7 +317,11 @@ mod tests {
             let mut request = Request::new(());
             let value = HeaderValue::from_bytes(bad.as_bytes()).expect("a value");
             let _ = request.headers_mut().insert(HOST, value);
-            assert_eq!(guard(&mut request, &Scheme::HTTP, Lengths::default), Err(Malformed::Host), "{bad}");
+            assert_eq!(
+                guard(&mut request, &Scheme::HTTP, &mut None, Lengths::default),
+                Err(Malformed::Host),
+                "{bad}"
+            );
         }
     }
 
@@ -347,7 +361,7 @@ mod tests {
         let _ = request.headers_mut().insert(HOST, HeaderValue::from_static("a"));
         let _ = request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         let hidden = Lengths { content_length: true };
-        assert_eq!(guard(&mut request, &Scheme::HTTP, || hidden), Err(Malformed::TwoLengths));
+        assert_eq!(guard(&mut request, &Scheme::HTTP, &mut None, || hidden), Err(Malformed::TwoLengths));
     }
 
     #[test]

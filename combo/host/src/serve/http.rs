@@ -6,6 +6,7 @@
 )]
 
 use std::{
+    cell::RefCell,
     convert::Infallible,
     future::{Future, poll_fn},
     io,
@@ -40,6 +41,7 @@ use super::{
     haproxy,
     limits::Limits,
     proxies::joined,
+    recent::Way,
     refusal::{Malformed, Refusal},
     route::Found,
     stream::{Socket, Stream},
@@ -106,8 +108,10 @@ async fn serve(
     let limits = worker.limits.clone();
     let trusted = worker.proxies.trusts(&connection.peer);
     let connection = Arc::new(connection);
-    let line = Rc::new(Line { worker, connection, progress: progress.clone(), trusted, certificate });
+    let (progress, host) = (progress.clone(), RefCell::default());
+    let line = Rc::new(Line { worker, connection, progress, host, trusted, certificate });
     if http2 {
+        let progress = line.progress.clone();
         progress.multiplexes();
         let mut builder = http2::Builder::new(OnWorker);
         let _ = builder
@@ -254,6 +258,8 @@ struct Line {
     worker: Rc<Worker>,
     connection: Arc<Connection>,
     progress: Arc<Progress>,
+    /// The host of the last request, which is the next one's as a rule.
+    host: RefCell<Option<HeaderValue>>,
     /// It comes from a proxy that is believed what it says of others.
     trusted: bool,
     /// What was shown in the handshake.
@@ -279,19 +285,15 @@ impl Service<Request<Incoming>> for Door {
     type Error = Infallible;
     type Future = Answer;
 
-    fn call(&self, mut request: Request<Incoming>) -> Answer {
+    fn call(&self, request: Request<Incoming>) -> Answer {
         let line = &self.0;
-        let mut ticket = Ticket::new(line.clone(), &request);
-        // The head is looked at before more is read; the app is asked where it can be woken.
-        let state = match line.admit(&mut request) {
-            Ok((found, believed)) => {
-                ticket.mounted(found.map(|found| found.mount));
-                ticket.from(believed.as_deref());
-                State::Admitted(Some(request), found, believed)
-            }
-            Err(refusal) => State::Refused(refusal),
-        };
-        Answer { ticket: Some(ticket), connects: false, state }
+        let ticket = Some(Ticket::new(line.clone(), &request));
+        let connects = *request.method() == Method::CONNECT;
+        let refused = State::Refused(Refusal::NoMount);
+        // A request is large, so it is put where it stays before anybody looks at it.
+        let mut answer = Answer { request: Some(request), ticket, connects, state: refused };
+        answer.admit(line);
+        answer
     }
 }
 
@@ -300,7 +302,7 @@ impl Line {
     fn admit(
         &self,
         request: &mut Request<Incoming>,
-    ) -> Result<(Option<Found>, Option<Box<Believed>>), Refusal> {
+    ) -> Result<(Option<Way>, Option<Box<Believed>>), Refusal> {
         let believed = self.trusted.then(|| Box::new(self.believe(request)));
         let scheme =
             believed.as_ref().map_or(&self.connection.scheme, |believed| &believed.connection.scheme);
@@ -310,21 +312,22 @@ impl Line {
             Seen::Whole => LastHead::lengths(Arc::as_ptr(&self.progress).addr()),
             Seen::Scanned(lengths) => lengths,
         };
-        if let Err(why) = guard(request, scheme, lengths) {
+        let known = &mut *self.host.borrow_mut();
+        if let Err(why) = guard(request, scheme, known, lengths) {
             // Hosts are newer than HTTP/1.0, and whoever asks how we are does not always have one.
             if why != Malformed::NoHost || request.version() != Version::HTTP_10 {
                 return Err(Refusal::Malformed(why));
             }
             let _ = request.headers_mut().insert(HOST, self.own_host());
-            guard(request, scheme, lengths).map_err(Refusal::Malformed)?;
+            guard(request, scheme, known, lengths).map_err(Refusal::Malformed)?;
         }
         if self.worker.front.is_some() {
             return Ok((None, believed));
         }
-        let routes = &self.worker.routes;
+        let Worker { routes, recent, .. } = &*self.worker;
         let host = if routes.by_host() { host(request) } else { "" };
-        match routes.find(host, request.uri().path()) {
-            Some(found) => Ok((Some(found), believed)),
+        match recent.find(routes, host, request.uri()) {
+            Some(way) => Ok((Some(way), believed)),
             None => Err(self.nowhere(request)),
         }
     }
@@ -374,17 +377,33 @@ impl Line {
 
 /// The answer of an app, or of the combo itself.
 struct Answer {
+    /// Until its app is asked.
+    request: Option<Request<Incoming>>,
     ticket: Option<Ticket>,
     connects: bool,
     state: State,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one per connection, and it is never moved")]
 enum State {
     /// Its app has not been asked yet.
-    Admitted(Option<Request<Incoming>>, Option<Found>, Option<Box<Believed>>),
+    Admitted(Option<Way>, Option<Box<Believed>>),
     Asked(Later),
     Refused(Refusal),
+}
+
+impl Answer {
+    /// The head is looked at before more is read; the app is asked where it can be woken.
+    fn admit(&mut self, line: &Line) {
+        let (Some(request), Some(ticket)) = (&mut self.request, &mut self.ticket) else { return };
+        self.state = match line.admit(request) {
+            Ok((way, believed)) => {
+                ticket.mounted(way.as_ref().map(|way| way.found.mount));
+                ticket.from(believed.as_deref());
+                State::Admitted(way, believed)
+            }
+            Err(refusal) => State::Refused(refusal),
+        };
+    }
 }
 
 impl Future for Answer {
@@ -399,16 +418,18 @@ impl Future for Answer {
                 Poll::Ready(answered) => Some(Answering::Now(answered)),
                 Poll::Pending => None,
             }),
-            State::Admitted(request, found, believed) => {
-                let request = request.take().expect("an app is asked once");
-                this.connects = *request.method() == Method::CONNECT;
-                ticket.ask(request, *found, believed.as_deref(), cx).map(Some)
+            State::Admitted(way, believed) => {
+                let request = this.request.take().expect("an app is asked once");
+                ticket.ask(request, way.as_ref(), believed.as_deref(), cx).map(Some)
             }
         };
-        let answered = match answering {
-            Ok(Some(Answering::Now(Ok(response)))) => Ok(response),
+        let response = match answering {
+            Ok(Some(Answering::Now(Ok(response)))) => {
+                ticket.answered(&response, this.connects);
+                response
+            }
             Ok(Some(Answering::Now(Err(error)))) => {
-                Err(Refusal::of(error, |error| ticket.complain(&crate::error::chain(error))))
+                Refusal::of(error, |error| ticket.complain(&crate::error::chain(error))).response()
             }
             Ok(waits) => {
                 if let Some(Answering::Later(later)) = waits {
@@ -418,24 +439,8 @@ impl Future for Answer {
                 this.ticket = Some(ticket);
                 return Poll::Pending;
             }
-            Err(refusal) => Err(refusal),
+            Err(refusal) => refusal.response(),
         };
-        if let Ok(response) = &answered {
-            if ticket.line.worker.front.is_some()
-                && let Some(RoutedTo(mount)) = response.extensions().get()
-            {
-                ticket.mounted(Some(*mount));
-            }
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS
-                || this.connects && response.status().is_success()
-            {
-                ticket.line.progress.upgrades();
-            }
-            if response.body().streams() {
-                ticket.stay();
-            }
-        }
-        let response = answered.unwrap_or_else(Refusal::response);
         ticket.status = response.status();
         ticket.whole |= response.body().is_end_stream();
         Poll::Ready(Ok(response.map(|body| Outgoing { body, ticket })))
@@ -493,13 +498,13 @@ impl Ticket {
     fn ask(
         &self,
         request: Request<Incoming>,
-        found: Option<Found>,
+        way: Option<&Way>,
         believed: Option<&Believed>,
         cx: &mut task::Context<'_>,
     ) -> Result<Answering, Refusal> {
         let Line { worker, connection, progress, .. } = &*self.line;
         let connection = believed.map_or(connection, |believed| &believed.connection);
-        let (app, telling, strip) = match found {
+        let (app, telling, strip) = match way.map(|way| way.found) {
             Some(Found { mount, strip }) => {
                 worker.shared.come(mount, request.method().as_str(), request.uri().path());
                 let Mounted { app, telling } = &worker.mounts[mount];
@@ -512,11 +517,28 @@ impl Ticket {
             }
         };
         let mut arrival = Arrival::new(&request, connection, telling, strip);
+        arrival.rest = way.and_then(Way::rest);
         let before = believed.and_then(|believed| believed.prefix.as_deref());
         let joined = before.and_then(|before| joined(before, arrival.forwarded));
         arrival.forwarded = joined.as_ref().or(arrival.forwarded);
         let request = request.map(|incoming| RequestBody::of_client(incoming, progress));
         self.guarded(|| app.answer(request, arrival, cx))
+    }
+
+    /// An app has answered, if only with a head.
+    fn answered(&mut self, response: &Response<ResponseBody>, connects: bool) {
+        if self.line.worker.front.is_some()
+            && let Some(RoutedTo(mount)) = response.extensions().get()
+        {
+            self.mounted(Some(*mount));
+        }
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS || connects && status.is_success() {
+            self.line.progress.upgrades();
+        }
+        if response.body().streams() {
+            self.stay();
+        }
     }
 
     /// It takes longer, so it can be named.

@@ -1,5 +1,5 @@
 //! The request path, a file per stage, in the order that a request passes them: [`listen`], [`tls`],
-//! [`http`], [`guard`], [`route`], the mount (see `crate::mount`), [`refusal`].
+//! [`http`], [`guard`], [`route`] ([`recent`] is what it still knows), the mount (see `crate::mount`), [`refusal`].
 //!
 //! Where proxies stand before us, [`haproxy`] and [`proxies`] are what they say of a connection and of a
 //! request. Around them: [`worker`], one thread with everything that requests need; [`sweep`], which ends
@@ -14,6 +14,7 @@ pub(crate) mod http;
 pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod proxies;
+pub(crate) mod recent;
 pub(crate) mod refusal;
 pub(crate) mod route;
 pub(crate) mod stream;

@@ -32,6 +32,7 @@ use tokio::{
 use super::{
     limits::Limits,
     proxies::Proxies,
+    recent::Recent,
     route::Routes,
     sweep::{Coarse, Phase, Progress, Verdict},
 };
@@ -393,6 +394,7 @@ pub(crate) struct Worker {
     pub(crate) front: Option<Front>,
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) routes: Arc<Routes>,
+    pub(crate) recent: Recent,
     pub(crate) limits: Arc<Limits>,
     pub(crate) access_log: bool,
     pub(crate) shared: Arc<Shared>,
@@ -470,7 +472,8 @@ impl Worker {
             Front { app, telling: Telling::default() }
         });
         let (draining, swept) = (Cell::new(false), Cell::new(Instant::now()));
-        Ok(Self { mounts, front, proxies, routes, limits, access_log, shared, draining, swept })
+        let recent = Recent::default();
+        Ok(Self { mounts, front, proxies, routes, recent, limits, access_log, shared, draining, swept })
     }
 
     fn tell_time(&self) {
