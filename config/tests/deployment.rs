@@ -74,3 +74,17 @@ async fn the_front_page_is_served() {
     assert_eq!(page.status(), 200);
     assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
 }
+
+#[tokio::test]
+async fn a_mount_can_be_swapped_in_a_rig() {
+    let mut rig = rig();
+    assert_eq!(rig.swap("/axum", combo::mount::redirect("/warp")).await, combo::Reply::Done);
+    assert_eq!(rig.get("/axum/hello/x").await.headers()["location"], "/warp/hello/x");
+    let page = "at noon".to_owned();
+    let maintain = combo::Command::Maintain { mount: "/warp".to_owned(), page };
+    assert_eq!(rig.command(maintain).await, combo::Reply::Done);
+    assert_eq!((rig.get("/warp").await.status().as_u16(), rig.get("/warp").await.text()), (503, "at noon"));
+    let missing = rig.swap("/axum", combo::mount::files("nowhere")).await;
+    assert!(matches!(missing, combo::Reply::Refused { .. }), "{missing:?}");
+    assert_eq!(rig.get("/axum").await.headers()["location"], "/warp");
+}

@@ -24,7 +24,7 @@ pub mod schedule;
 pub mod task;
 
 pub use change::Change;
-pub use command::{Command, JobStatus, Reply, Status};
+pub use command::{Command, JobStatus, MountState, MountStatus, Reply, Status};
 pub use context::{Connection, Context, Peer, Site};
 pub use endpoint::Endpoint;
 pub use jiff::Timestamp;

@@ -65,6 +65,7 @@ mod plan;
 mod run;
 mod serve;
 mod step;
+mod swap;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod watch;

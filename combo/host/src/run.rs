@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
-use combo_core::{BoxError, Command, Pattern, Reply, Site, Timestamp};
+use combo_core::{BoxError, Command, MountState, Pattern, Reply, Site, Status, Timestamp};
 use futures_util::FutureExt;
 use http::HeaderValue;
 use tokio::{
     runtime::{self, Runtime},
-    sync::{mpsc, oneshot, watch as channel},
+    sync::{Semaphore, mpsc, oneshot, watch as channel},
     task::{AbortHandle, JoinSet},
 };
 
@@ -29,11 +29,13 @@ use crate::{
     serve::{
         limits::Limits,
         listen::{self, Address, Listener},
+        mounted::{Panics, Telling, Told, Turn},
         proxies::Proxies,
         route::Routes,
-        worker::{self, Assignment, Desk, Message, Telling, said},
+        worker::{self, Assignment, Desk, Message, said},
     },
     step::{Caller, Effect, Event, State},
+    swap::{Ground, swap},
     watch::{Watch, watch},
 };
 
@@ -42,6 +44,9 @@ const BLOCKING_PER_WORKER: usize = 64;
 
 /// How many requests of one worker a drain names each time.
 const NAMED: usize = 10;
+
+/// How many requests may wait at a mount that is paused.
+const WAITING: usize = 1_024;
 
 /// How long threads may take to end once everything has been drained or cut.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -62,10 +67,51 @@ impl Handle {
     }
 
     /// Says a command and waits for the reply.
+    ///
+    /// ```no_run
+    /// # async fn migrate() {}
+    /// # async fn example(handle: combo::Handle) {
+    /// use combo::{Command, Reply};
+    ///
+    /// let page = "<h1>back in a minute</h1>".to_owned();
+    /// let reply = handle.send(Command::Maintain { mount: "/shop".to_owned(), page }).await;
+    /// assert_eq!(reply, Reply::Done);
+    /// migrate().await;
+    /// let reply = handle.send(Command::Resume { mount: "/shop".to_owned() }).await;
+    /// assert_eq!(reply, Reply::Done);
+    /// # }
+    /// ```
     pub async fn send(&self, command: Command) -> Reply {
+        self.ask(|caller| Event::Asked { command, caller }).await
+    }
+
+    /// Puts another target behind a mount, with all that is said of it, while everything else goes on:
+    /// connections stay open, and requests that the old one was given are finished by it. The new one is
+    /// built on each worker as at the start. If it cannot be built on one, the old one stays on all, and the
+    /// reply says why.
+    ///
+    /// A mount that is paused or in maintenance stays so, until it is resumed with the new target. Whoever
+    /// does not wait for the reply takes the swap back, unless it has been done.
+    ///
+    /// ```no_run
+    /// # async fn example(handle: combo::Handle) {
+    /// use combo::{Reply, mount};
+    ///
+    /// match handle.swap("/blog", mount::redirect("https://blog.example.com")).await {
+    ///     Reply::Done => println!("from now on the blog is over there"),
+    ///     Reply::Refused { why } => eprintln!("the blog is what it was: {why}"),
+    ///     _ => {}
+    /// }
+    /// # }
+    /// ```
+    pub async fn swap(&self, mount: impl Into<String>, target: Target) -> Reply {
+        let (mount, target) = (mount.into(), Box::new(target));
+        self.ask(|caller| Event::SwapAsked { mount, target, caller }).await
+    }
+
+    async fn ask(&self, event: impl FnOnce(Caller) -> Event) -> Reply {
         let (caller, reply) = oneshot::channel();
-        let asked = Event::Asked { command, caller: Caller(Some(caller)) };
-        if self.events.send(asked).is_err() {
+        if self.events.send(event(Caller(Some(caller)))).is_err() {
             return Reply::Stopped;
         }
         reply.await.unwrap_or(Reply::Stopped)
@@ -103,10 +149,11 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
     let addresses = opened.listeners.iter().map(Listener::address).collect();
     let (stopping, stopped) = channel::channel(false);
     let threads = Threads { threads, desks: desks.clone(), names: opened.names.clone(), release };
-    let deeds = Deeds::new(opened.jobs, opened.names, desks, runtime::Handle::current(), events.clone());
+    let host = runtime::Handle::current();
+    let deeds = Deeds::new(opened.jobs, opened.names, opened.ground, desks, host, events.clone());
     let (ready, readied) = oneshot::channel();
     let watching = Watch {
-        state: State::new(opened.timetable, opened.drain, Timestamp::now()),
+        state: State::new(opened.timetable, opened.drain, Timestamp::now()).with_mounts(opened.mounts),
         deeds,
         listeners: opened.listeners,
         connections: opened.connections,
@@ -137,6 +184,9 @@ pub(crate) struct Opened {
     pub(crate) jobs: Vec<Arc<Work>>,
     pub(crate) timetable: Vec<(Arc<str>, combo_core::Schedule)>,
     pub(crate) names: Vec<String>,
+    pub(crate) ground: Ground,
+    /// Their patterns and what is behind them.
+    pub(crate) mounts: Vec<(String, String)>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) connections: usize,
     pub(crate) drain: Duration,
@@ -148,6 +198,7 @@ pub(crate) struct House {
     proxies: Arc<Proxies>,
     recipes: Vec<Box<dyn Recipe>>,
     tellings: Vec<Telling>,
+    panics: Vec<Panics>,
     routes: Arc<Routes>,
     limits: Arc<Limits>,
     access_log: bool,
@@ -171,6 +222,7 @@ impl House {
             layers: self.layers.iter().map(|layer| layer.wrapper()).collect(),
             builders: self.recipes.iter_mut().map(|recipe| recipe.builder()).collect(),
             tellings: self.tellings.clone(),
+            panics: self.panics.clone(),
             routes: self.routes.clone(),
             limits: self.limits.clone(),
             access_log: self.access_log,
@@ -187,6 +239,10 @@ impl Opened {
             Err(error) => return Err(Errors(vec![error])),
         };
         let mut names: Vec<_> = plan.mounts.iter().map(|mount| mount.pattern.to_string()).collect();
+        let labels = plan.mounts.iter().map(|mount| mount.target.label.clone());
+        let mounts = names.iter().cloned().zip(labels).collect();
+        let patterns = plan.mounts.iter().map(|mount| mount.pattern.clone()).collect();
+        let panics: Vec<_> = plan.mounts.iter().map(|_| Panics::default()).collect();
         // Before a request is routed it is in a layer at most.
         names.push("the layers around all mounts".to_owned());
         let routes = Arc::new(Routes::new(plan.mounts.iter().map(|mount| &mount.pattern)));
@@ -200,8 +256,8 @@ impl Opened {
             }
         }
         let (mut recipes, mut tellings) = (Vec::new(), Vec::new());
-        for mount in plan.mounts {
-            match recipe(mount, &root, layer).await {
+        for (mount, panics) in plan.mounts.into_iter().zip(&panics) {
+            match recipe(mount, &root, layer, panics).await {
                 Ok((recipe, telling)) => {
                     recipes.push(recipe);
                     tellings.push(telling);
@@ -230,12 +286,15 @@ impl Opened {
             proxies,
             recipes,
             tellings,
+            panics: panics.clone(),
             routes,
             limits,
             access_log: plan.access_log,
             workers,
         };
-        Ok(Self { house, jobs, timetable, names, listeners, connections, drain: plan.drain })
+        let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, panics };
+        let drain = plan.drain;
+        Ok(Self { house, jobs, timetable, names, ground, mounts, listeners, connections, drain })
     }
 }
 
@@ -244,7 +303,7 @@ fn telling(pattern: &Pattern, target: &Target) -> Telling {
     let site = Site::new(pattern);
     let strips = !target.unstripped && !site.prefix.is_empty();
     let forwarded = strips.then(|| HeaderValue::from_str(&site.prefix).ok()).flatten();
-    Telling { site: Arc::new(site), forwarded, context: target.context }
+    Telling { site: Arc::new(site), strips, forwarded, context: target.context }
 }
 
 /// The folder that relative paths are under.
@@ -258,10 +317,11 @@ fn root(said: Option<&Path>) -> Result<PathBuf, Error> {
 }
 
 /// What a mount is made from, and what its requests are told of it.
-async fn recipe(
+pub(crate) async fn recipe(
     mount: PlannedMount,
     root: &Path,
     layer: Option<&Path>,
+    panics: &Panics,
 ) -> Result<(Box<dyn Recipe>, Telling), Error> {
     let pattern = mount.pattern.to_string();
     let refused = |cause: BoxError| Kind::Mount { pattern, cause }.into();
@@ -286,7 +346,7 @@ async fn recipe(
         let over = layer.map(|layer| layer.join(jobs::apply::layered(root, &real)));
         over.into_iter().filter(|folder| folder.is_dir()).chain([real]).collect()
     };
-    Ok((target.recipe(resolve).map_err(refused)?, telling))
+    Ok((target.recipe(resolve, panics).map_err(refused)?, telling))
 }
 
 async fn work(job: PlannedJob, root: &Path, layer: Option<&Path>) -> Result<Work, Error> {
@@ -433,6 +493,7 @@ pub(crate) struct Deeds {
     jobs: Vec<Arc<Work>>,
     /// The patterns of the mounts.
     names: Vec<String>,
+    ground: Arc<Ground>,
     pub(crate) desks: Vec<Desk>,
     host: runtime::Handle,
     events: mpsc::UnboundedSender<Event>,
@@ -452,12 +513,13 @@ impl Deeds {
     pub(crate) fn new(
         jobs: Vec<Arc<Work>>,
         names: Vec<String>,
+        ground: Ground,
         desks: Vec<Desk>,
         host: runtime::Handle,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
-        let clock = Arc::new(Timestamp::now);
-        Self { jobs, names, desks, host, events, running: HashMap::new(), accepting: None, clock }
+        let (clock, ground) = (Arc::new(Timestamp::now), Arc::new(ground));
+        Self { jobs, names, ground, desks, host, events, running: HashMap::new(), accepting: None, clock }
     }
 
     /// Another clock, for the rig.
@@ -491,11 +553,34 @@ impl Deeds {
             Effect::Report { entry } => report(&entry),
             Effect::Reply { caller, mut reply } => {
                 if let Reply::Status(status) = &mut reply {
-                    status.connections = self.desks.iter().map(Desk::open).sum();
-                    status.requests = self.desks.iter().map(|desk| desk.shared().requests().len()).sum();
+                    self.count(status);
                 }
-                // Who does not wait any more does not want to know.
-                let _ = caller.0.map(|caller| caller.send(reply));
+                caller.hear(reply);
+            }
+            Effect::Turn { mount, state, page, caller } => {
+                let turn = match state {
+                    MountState::Maintenance => Turn::Maintain(page.into()),
+                    MountState::Paused => Turn::Pause(Arc::new(Semaphore::new(WAITING))),
+                    _ => Turn::Serve,
+                };
+                tracing::info!(mount = self.names[mount], "{}", turn.said());
+                let told = Told::new(caller);
+                for desk in &self.desks {
+                    desk.tell(Message::Turn(mount, turn.clone(), told.clone()));
+                }
+            }
+            Effect::Swap { mount, target, mut caller } => {
+                let (ground, desks, events) = (self.ground.clone(), self.desks.clone(), self.events.clone());
+                let name = self.names[mount].clone();
+                drop(self.host.spawn(async move {
+                    let label = target.label.clone();
+                    let swapped = swap(&ground, mount, *target, &desks, &mut caller).await;
+                    match &swapped {
+                        Ok(()) => tracing::info!(mount = name, "swapped for {label}"),
+                        Err(why) => tracing::warn!(mount = name, "not swapped for {label}: {why}"),
+                    }
+                    let _ = events.send(Event::Swapped { mount, swapped, caller });
+                }));
             }
             Effect::Drain => self.drain(),
             Effect::SayWhom => self.say_whom("waiting for", state),
@@ -515,6 +600,23 @@ impl Deeds {
             Effect::Stop => return Flow::Over,
         }
         Flow::On
+    }
+
+    /// What only the workers know.
+    fn count(&self, status: &mut Status) {
+        status.connections = self.desks.iter().map(Desk::open).sum();
+        for desk in &self.desks {
+            let requests = desk.shared().requests();
+            status.requests += requests.len();
+            for (_, request) in &*requests {
+                if let Some(mount) = status.mounts.get_mut(request.mount) {
+                    mount.requests += 1;
+                }
+            }
+        }
+        for (mount, panics) in status.mounts.iter_mut().zip(&self.ground.panics) {
+            mount.panicked = panics.so_far();
+        }
     }
 
     /// First the listeners hand over what the kernel had accepted, then the workers finish.

@@ -3,13 +3,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use combo_core::{Command, JobStatus, Reply, Schedule, Status, Tick, Timestamp};
+use combo_core::{
+    Command, JobStatus, MountState, MountStatus, Pattern, Reply, Schedule, Status, Tick, Timestamp,
+};
 use tokio::sync::oneshot;
 
-use crate::jobs::{Due, Ended, Entry, Ledger, Outcome, Timetable, ledger::KEPT};
+use crate::{
+    jobs::{Due, Ended, Entry, Ledger, Outcome, Timetable, ledger::KEPT},
+    mount::Target,
+};
 
 /// How often a drain says whom it waits for.
 const WORD: Duration = Duration::from_secs(1);
+
+/// Of so many mounts all are named to whoever asks for one that there is not; of more, the closest.
+const ALL: usize = 8;
+const CLOSEST: usize = 3;
 
 /// How long what was cut may take to go.
 const GRACE: Duration = Duration::from_secs(1);
@@ -23,6 +32,10 @@ pub(crate) enum Event {
     TaskEnded { job: usize, ended: Ended },
     /// Somebody said a command.
     Asked { command: Command, caller: Caller },
+    /// Somebody wants another target behind a mount.
+    SwapAsked { mount: String, target: Box<Target>, caller: Caller },
+    /// It is there on every worker, or on none.
+    Swapped { mount: usize, swapped: Result<(), String>, caller: Caller },
     /// No worker has a connection left.
     WorkersEmpty,
 }
@@ -36,6 +49,10 @@ pub(crate) enum Effect {
     Report { entry: Entry },
     /// Answer a command.
     Reply { caller: Caller, reply: Reply },
+    /// Have a mount answer in another way, on every worker; then answer the command.
+    Turn { mount: usize, state: MountState, page: String, caller: Caller },
+    /// Put another target behind a mount, on every worker or on none; then say so.
+    Swap { mount: usize, target: Box<Target>, caller: Caller },
     /// Accept nothing more; let the workers finish.
     Drain,
     /// Say whom the drain waits for.
@@ -49,6 +66,21 @@ pub(crate) enum Effect {
 /// Who waits for a reply, if anybody.
 #[derive(Debug, Default)]
 pub(crate) struct Caller(pub(crate) Option<oneshot::Sender<Reply>>);
+
+impl Caller {
+    /// Who does not wait any more does not want to know.
+    pub(crate) fn hear(self, reply: Reply) {
+        let _ = self.0.map(|caller| caller.send(reply));
+    }
+
+    /// Waits until nobody waits for the reply any more.
+    pub(crate) async fn gone(&mut self) {
+        match &mut self.0 {
+            Some(caller) => caller.closed().await,
+            None => std::future::pending().await,
+        }
+    }
+}
 
 /// Both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +102,7 @@ pub(crate) struct Alarm {
 #[derive(Debug)]
 pub(crate) struct State {
     names: Vec<Arc<str>>,
+    mounts: Vec<Post>,
     timetable: Timetable,
     /// Per job, the tick that is running.
     running: Vec<Option<Tick>>,
@@ -78,6 +111,16 @@ pub(crate) struct State {
     ledger: Ledger,
     budget: Duration,
     phase: Phase,
+}
+
+/// A mount, with its pattern in normal form and what is behind it.
+#[derive(Debug)]
+struct Post {
+    pattern: String,
+    target: String,
+    state: MountState,
+    /// What is being built to be put there.
+    next: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +137,7 @@ impl State {
         let count = names.len();
         Self {
             names,
+            mounts: Vec::new(),
             timetable: Timetable::new(schedules, now),
             running: vec![None; count],
             counts: vec![0; count],
@@ -101,6 +145,13 @@ impl State {
             budget,
             phase: Phase::Serving,
         }
+    }
+
+    /// With these mounts: their patterns and what is behind them.
+    pub(crate) fn with_mounts(mut self, mounts: Vec<(String, String)>) -> Self {
+        let post = |(pattern, target)| Post { pattern, target, state: MountState::Serving, next: None };
+        self.mounts = mounts.into_iter().map(post).collect();
+        self
     }
 
     pub(crate) fn alarm(&self) -> Alarm {
@@ -125,6 +176,7 @@ impl State {
     fn status(&self) -> Status {
         let mut status = Status::default();
         status.draining = self.phase != Phase::Serving;
+        status.mounts = self.mounts.iter().map(Post::status).collect();
         status.jobs = (0..self.names.len()).map(|job| self.job_status(job)).collect();
         status
     }
@@ -144,6 +196,8 @@ pub(crate) fn step(event: Event, state: &mut State, now: Now) -> Vec<Effect> {
         Event::Woke => woke(state, now),
         Event::TaskEnded { job, ended } => task_ended(job, ended, state),
         Event::Asked { command, caller } => asked(command, caller, state, now),
+        Event::SwapAsked { mount, target, caller } => vec![swap_asked(&mount, target, caller, state)],
+        Event::Swapped { mount, swapped, caller } => vec![swapped_or_not(mount, swapped, caller, state)],
         Event::WorkersEmpty => workers_empty(state),
     }
 }
@@ -240,8 +294,128 @@ fn cut(state: &mut State, now: Now) -> Vec<Effect> {
     effects
 }
 
+impl Post {
+    fn status(&self) -> MountStatus {
+        let mut status = MountStatus::new(&*self.pattern, &*self.target);
+        status.state = self.state;
+        status
+    }
+}
+
+/// The mount that is meant; why not, if none is to be changed.
+fn meant(said: &str, state: &State) -> Result<usize, Reply> {
+    match state.phase {
+        Phase::Serving => {}
+        Phase::Draining { .. } | Phase::Cutting { .. } => return Err(refused("it is draining".into())),
+        Phase::Stopped => return Err(Reply::Stopped),
+    }
+    let pattern = said.parse::<Pattern>().map_or_else(|_| said.to_owned(), |pattern| pattern.to_string());
+    let found = state.mounts.iter().position(|post| post.pattern == pattern);
+    found.ok_or_else(|| {
+        let patterns: Vec<&str> = state.mounts.iter().map(|post| &*post.pattern).collect();
+        refused(format!("there is no mount `{said}`; {}", alternatives(&pattern, &patterns)))
+    })
+}
+
+/// What could have been meant instead: everything, if that is not too much to read.
+fn alternatives(said: &str, patterns: &[&str]) -> String {
+    let mut near: Vec<&str> = patterns.to_vec();
+    let (few, verb) = if near.len() <= ALL { (ALL, "there") } else { (CLOSEST, "the closest") };
+    if few == CLOSEST {
+        near.sort_by_key(|pattern| distance(said, pattern));
+        near.truncate(CLOSEST);
+    }
+    let near: Vec<String> = near.into_iter().map(|pattern| format!("`{pattern}`")).collect();
+    match &*near {
+        [] => "there are none".into(),
+        [one] => format!("{verb} is {one}"),
+        _ => format!("{verb} are {}", near.join(", ")),
+    }
+}
+
+/// How many characters have to be put in, taken out or changed to get from one text to another.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.iter().enumerate() {
+            let change = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+fn refused(why: String) -> Reply {
+    Reply::Refused { why }
+}
+
+/// A mount is to answer in another way.
+fn turn(said: &str, to: MountState, page: String, caller: Caller, state: &mut State) -> Effect {
+    let mount = match meant(said, state) {
+        Ok(mount) => mount,
+        Err(reply) => return Effect::Reply { caller, reply },
+    };
+    let post = &mut state.mounts[mount];
+    let already = match (post.state, to) {
+        (MountState::Serving, MountState::Serving) => "serving",
+        (MountState::Paused, MountState::Paused) => "paused",
+        _ => {
+            post.state = to;
+            return Effect::Turn { mount, state: to, page, caller };
+        }
+    };
+    let reply = refused(format!("mount `{}` is already {already}", post.pattern));
+    Effect::Reply { caller, reply }
+}
+
+fn swap_asked(said: &str, target: Box<Target>, caller: Caller, state: &mut State) -> Effect {
+    let mount = match meant(said, state) {
+        Ok(mount) => mount,
+        Err(reply) => return Effect::Reply { caller, reply },
+    };
+    let post = &mut state.mounts[mount];
+    let faults = target.faults();
+    let why = if !faults.is_empty() {
+        faults.join("; ")
+    } else if let Some(next) = &post.next {
+        format!("it is being swapped for {next}")
+    } else {
+        post.next = Some(target.label.clone());
+        return Effect::Swap { mount, target, caller };
+    };
+    Effect::Reply { caller, reply: refused(format!("mount `{}`: {why}", post.pattern)) }
+}
+
+fn swapped_or_not(mount: usize, swapped: Result<(), String>, caller: Caller, state: &mut State) -> Effect {
+    let post = &mut state.mounts[mount];
+    let next = post.next.take();
+    let reply = match swapped {
+        Ok(()) => {
+            post.target = next.unwrap_or_default();
+            Reply::Done
+        }
+        Err(why) => refused(why),
+    };
+    Effect::Reply { caller, reply }
+}
+
 fn asked(command: Command, caller: Caller, state: &mut State, now: Now) -> Vec<Effect> {
-    let refuse = |why: String| Reply::Refused { why };
+    let command = match command {
+        Command::Maintain { mount, page } => {
+            return vec![turn(&mount, MountState::Maintenance, page, caller, state)];
+        }
+        Command::Pause { mount } => {
+            return vec![turn(&mount, MountState::Paused, String::new(), caller, state)];
+        }
+        Command::Resume { mount } => {
+            return vec![turn(&mount, MountState::Serving, String::new(), caller, state)];
+        }
+        command => command,
+    };
+    let refuse = refused;
     let (reply, effects) = match (command, state.phase) {
         (Command::Status, _) => (Reply::Status(state.status()), Vec::new()),
         (_, Phase::Stopped) => (Reply::Stopped, Vec::new()),
@@ -291,6 +465,7 @@ mod tests {
             Duration::from_secs(30),
             at(0).wall,
         )
+        .with_mounts(vec![("/a".into(), "an app".into()), ("b.org/c".into(), "files".into())])
     }
 
     fn said(effects: &[Effect]) -> Vec<String> {
@@ -300,6 +475,8 @@ mod tests {
                 Effect::Start { job, tick } => format!("start {job} #{} missed {}", tick.count, tick.missed),
                 Effect::Report { entry } => format!("report {} {:?}", entry.job, entry.outcome),
                 Effect::Reply { reply, .. } => format!("reply {reply:?}"),
+                Effect::Turn { mount, state, page, .. } => format!("turn {mount} {state:?} {page}"),
+                Effect::Swap { mount, target, .. } => format!("swap {mount} for {}", target.label),
                 Effect::Cut { jobs } => format!("cut {jobs:?}"),
                 Effect::Drain => "drain".into(),
                 Effect::SayWhom => "say whom".into(),
@@ -412,6 +589,124 @@ mod tests {
             ),
             (4, Event::Woke, &["report a Skipped { why: \"the one before is still running\" }"]),
         ]);
+    }
+
+    fn maintain(mount: &str) -> Event {
+        ask(Command::Maintain { mount: mount.into(), page: "later".into() })
+    }
+
+    fn pause(mount: &str) -> Event {
+        ask(Command::Pause { mount: mount.into() })
+    }
+
+    fn resume(mount: &str) -> Event {
+        ask(Command::Resume { mount: mount.into() })
+    }
+
+    fn swap(mount: &str, to: &str) -> Event {
+        let (mount, target) = (mount.into(), Box::new(crate::mount::redirect(to)));
+        Event::SwapAsked { mount, target, caller: Caller::default() }
+    }
+
+    fn swapped(mount: usize, swapped: Result<(), &str>) -> Event {
+        let swapped = swapped.map_err(ToOwned::to_owned);
+        Event::Swapped { mount, swapped, caller: Caller::default() }
+    }
+
+    #[test]
+    fn a_mount_is_turned_and_turned_back() {
+        check(vec![
+            (1, pause("/a"), &["turn 0 Paused "]),
+            (1, pause("/a/"), &["reply Refused { why: \"mount `/a` is already paused\" }"]),
+            (1, maintain("/a"), &["turn 0 Maintenance later"]),
+            (1, maintain("/a"), &["turn 0 Maintenance later"]),
+            (1, pause("B.org/c"), &["turn 1 Paused "]),
+            (1, resume("/a"), &["turn 0 Serving "]),
+            (1, resume("/a"), &["reply Refused { why: \"mount `/a` is already serving\" }"]),
+        ]);
+    }
+
+    #[test]
+    fn a_mount_that_there_is_not_is_answered_with_those_that_there_are() {
+        let none = "reply Refused { why: \"there is no mount `/b`; there are `/a`, `b.org/c`\" }";
+        check(vec![
+            (1, maintain("/b"), &[none]),
+            (1, pause("/b"), &[none]),
+            (1, resume("/b"), &[none]),
+            (1, swap("/b", "/x"), &[none]),
+        ]);
+        assert_eq!(alternatives("/b", &[]), "there are none");
+        assert_eq!(alternatives("/b", &["/a"]), "there is `/a`");
+        let many = ["/", "/blog", "/shop", "/shops", "/admin", "/api", "/api/v1", "/old", "/new"];
+        assert_eq!(alternatives("/shpo", &many), "the closest are `/shop`, `/shops`, `/api`");
+    }
+
+    #[test]
+    fn texts_are_as_far_apart_as_it_takes_changes() {
+        for (from, to, changes) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "", 3),
+            ("kitten", "sitting", 3),
+            ("ab", "ba", 2),
+            ("é", "e", 1),
+        ] {
+            assert_eq!(distance(from, to), changes, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_swapped_once_at_a_time() {
+        check(vec![
+            (1, swap("/a", "/x"), &["swap 0 for redirect to `/x`"]),
+            (
+                1,
+                swap("/a", "/y"),
+                &["reply Refused { why: \"mount `/a`: it is being swapped for redirect to `/x`\" }"],
+            ),
+            (1, swap("b.org/c", "/y"), &["swap 1 for redirect to `/y`"]),
+            (2, swapped(0, Ok(())), &["reply Done"]),
+            (2, swapped(1, Err("it broke")), &["reply Refused { why: \"it broke\" }"]),
+            (2, swap("/a", "/y"), &["swap 0 for redirect to `/y`"]),
+            (2, swap("b.org/c", "/y"), &["swap 1 for redirect to `/y`"]),
+        ]);
+        check(vec![(
+            1,
+            swap("/a", "x"),
+            &[
+                "reply Refused { why: \"mount `/a`: cannot redirect to `x`: it must be a path or an http(s) URL, without query or fragment\" }",
+            ],
+        )]);
+    }
+
+    #[test]
+    fn no_mount_is_changed_while_draining() {
+        let draining = "reply Refused { why: \"it is draining\" }";
+        check(vec![
+            (1, swap("/a", "/x"), &["swap 0 for redirect to `/x`"]),
+            (1, ask(Command::Stop), &["reply Begun", "drain"]),
+            (1, pause("/a"), &[draining]),
+            (1, maintain("/a"), &[draining]),
+            (1, resume("/a"), &[draining]),
+            (1, swap("/a", "/x"), &[draining]),
+            (1, swapped(0, Ok(())), &["reply Done"]),
+            (2, Event::WorkersEmpty, &["stop"]),
+            (2, pause("/a"), &["reply Stopped"]),
+            (2, swap("/a", "/x"), &["reply Stopped"]),
+        ]);
+    }
+
+    #[test]
+    fn the_status_says_how_each_mount_stands() {
+        let mut state = state();
+        for event in [pause("/a"), swap("/a", "/x"), swap("b.org/c", "/x"), swapped(0, Ok(()))] {
+            let _ = step(event, &mut state, at(1));
+        }
+        let mounts = state.status().mounts;
+        let said: Vec<_> = mounts.iter().map(|m| (&*m.pattern, &*m.target, m.state)).collect();
+        let expected =
+            [("/a", "redirect to `/x`", MountState::Paused), ("b.org/c", "files", MountState::Serving)];
+        assert_eq!(said, expected);
     }
 
     #[test]

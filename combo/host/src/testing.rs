@@ -54,6 +54,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     jobs::{Entry, ErasedTask, Outcome, apply::OUTSIDE, run::Wanted},
+    mount::Target,
     plan::Plan,
     run::{Deeds, Flow, Opened},
     serve::worker::{self, Accepted, Desk, Raw},
@@ -111,11 +112,11 @@ impl Answer {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Order {
     Request(Request<Bytes>, oneshot::Sender<Result<Answer, String>>),
     Advance(Duration, oneshot::Sender<()>),
     Command(Command, oneshot::Sender<Reply>),
+    Swap(String, Target, oneshot::Sender<Reply>),
     Outcomes(oneshot::Sender<Vec<Entry>>),
     Now(oneshot::Sender<Timestamp>),
 }
@@ -209,6 +210,12 @@ impl Rig {
         self.order(|reply| Order::Command(command, reply)).await
     }
 
+    /// Puts another target behind a mount, as [`Handle::swap`](crate::Handle::swap) does.
+    pub async fn swap(&mut self, mount: impl Into<String>, target: Target) -> Reply {
+        let mount = mount.into();
+        self.order(|reply| Order::Swap(mount, target, reply)).await
+    }
+
     /// What the clock says.
     pub async fn now(&self) -> Timestamp {
         self.order(Order::Now).await
@@ -288,7 +295,15 @@ fn keep(
                 runner.block_on(bench.advance(by));
                 let _ = done.send(());
             }
-            Order::Command(command, reply) => drop(reply.send(runner.block_on(bench.command(command)))),
+            Order::Command(command, reply) => {
+                let asked = bench.ask(|caller| Event::Asked { command, caller });
+                drop(reply.send(runner.block_on(asked)));
+            }
+            Order::Swap(mount, target, reply) => {
+                let target = Box::new(target);
+                let asked = bench.ask(|caller| Event::SwapAsked { mount, target, caller });
+                drop(reply.send(runner.block_on(asked)));
+            }
             Order::Outcomes(outcomes) => {
                 drop(outcomes.send(bench.state.ledger().entries().cloned().collect()));
             }
@@ -342,9 +357,9 @@ impl Bench {
         let clock = Arc::new(Mutex::new(now));
         let reading = clock.clone();
         let host = tokio::runtime::Handle::current();
-        let deeds = Deeds::new(opened.jobs, opened.names, vec![desk.clone()], host, events)
+        let deeds = Deeds::new(opened.jobs, opened.names, opened.ground, vec![desk.clone()], host, events)
             .with_clock(move || *reading.lock().expect("no one panics while setting a clock"));
-        let state = State::new(opened.timetable, opened.drain, now);
+        let state = State::new(opened.timetable, opened.drain, now).with_mounts(opened.mounts);
         Ok(Self { desk, state, deeds, events: inbox, clock, began: now, _release: release })
     }
 
@@ -399,11 +414,17 @@ impl Bench {
         self.settle().await;
     }
 
-    async fn command(&mut self, command: Command) -> Reply {
-        let (caller, reply) = oneshot::channel();
-        self.happen(Event::Asked { command, caller: Caller(Some(caller)) });
-        self.settle().await;
-        reply.await.unwrap_or(Reply::Stopped)
+    async fn ask(&mut self, event: impl FnOnce(Caller) -> Event) -> Reply {
+        let (caller, mut reply) = oneshot::channel();
+        self.happen(event(Caller(Some(caller))));
+        loop {
+            self.settle().await;
+            match reply.try_recv() {
+                Ok(reply) => return reply,
+                Err(oneshot::error::TryRecvError::Empty) => {}
+                Err(oneshot::error::TryRecvError::Closed) => return Reply::Stopped,
+            }
+        }
     }
 
     async fn request(&mut self, mut request: Request<Bytes>) -> Result<Answer, String> {

@@ -19,6 +19,8 @@ mod wire;
 mod apps;
 /// Clients that are slow, rude or gone.
 mod clients;
+/// One mount at a time: maintenance, pauses, swaps, and what is counted of each.
+mod control;
 /// Running out of file descriptors.
 mod descriptors;
 /// What no app may see.

@@ -8,7 +8,7 @@ use crate::{
     wire::{End, Wire, get, unread},
 };
 
-const TEXT: u8 = 1;
+pub(crate) const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
@@ -104,7 +104,7 @@ fn head(wire: &mut Wire) -> String {
 }
 
 /// Shakes hands (section 1.3).
-fn open(wire: &mut Wire, target: &str) {
+pub(crate) fn open(wire: &mut Wire, target: &str) {
     wire.send(ask(target));
     let head = head(wire);
     assert!(head.starts_with("http/1.1 101 "), "{target}: {head}");
@@ -112,7 +112,7 @@ fn open(wire: &mut Wire, target: &str) {
     assert!(head.contains("\r\nupgrade: websocket\r\n"), "{target}: {head}");
 }
 
-fn echoes(wire: &mut Wire, kind: u8, payload: &[u8], target: &str) {
+pub(crate) fn echoes(wire: &mut Wire, kind: u8, payload: &[u8], target: &str) {
     wire.send(frame(LAST | kind, payload));
     let (seen, said) = message(wire);
     assert!(seen == kind && said == payload, "{target}: {seen}, {} bytes", said.len());

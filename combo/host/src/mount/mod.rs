@@ -14,11 +14,12 @@ pub(crate) mod layer;
 mod own_threads;
 mod redirect;
 mod relink;
+pub(crate) mod stand_in;
 mod tower;
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     path::PathBuf,
     pin::Pin,
     rc::Rc,
@@ -44,7 +45,7 @@ pub use self::{
 };
 use crate::serve::{
     body::{RequestBody, ResponseBody},
-    worker::Telling,
+    mounted::{Panics, Telling},
 };
 
 /// What stands behind a pattern: an app, files, a redirect.
@@ -166,6 +167,23 @@ impl Passage {
             context: self.context,
         }
     }
+
+    /// Asks an app, where there was no context to ask it in.
+    async fn ask(&self, app: &dyn App, request: Request<RequestBody>) -> Answered {
+        let (mut request, mut later) = (Some(request), None::<Later>);
+        poll_fn(|cx| match (request.take(), &mut later) {
+            (Some(request), _) => match app.answer(request, self.arrival(), cx) {
+                Answering::Now(answered) => Poll::Ready(answered),
+                Answering::Later(answering) => {
+                    later = Some(answering);
+                    Poll::Pending
+                }
+            },
+            (None, Some(later)) => later.as_mut().poll(cx),
+            (None, None) => Poll::Pending,
+        })
+        .await
+    }
 }
 
 pub(crate) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
@@ -191,13 +209,13 @@ impl<'a> Arrival<'a> {
         telling: &'a Telling,
         strip: usize,
     ) -> Self {
-        let Telling { site, forwarded, context } = telling;
+        let Telling { site, strips, forwarded, context } = telling;
         let secure = connection.scheme == Scheme::HTTPS;
         let bare = secure && request.uri().scheme().is_none() && request.uri().authority().is_none();
         Self {
             connection,
             site,
-            strip: if forwarded.is_some() { strip } else { 0 },
+            strip: if *strips { strip } else { 0 },
             rest: None,
             absolute: bare.then(|| absolute(request.uri().clone(), host(request))),
             original: None,
@@ -358,13 +376,14 @@ impl Target {
     pub(crate) fn recipe(
         self,
         resolve: impl Fn(&std::path::Path) -> Vec<PathBuf>,
+        panics: &Panics,
     ) -> Result<Box<dyn Recipe>, BoxError> {
         let mut recipe = self.source.recipe(resolve)?;
         for layer in self.layers {
             recipe = layer::around(recipe, layer);
         }
         if let Some(threads) = self.own_threads {
-            recipe = own_threads::recipe(recipe, threads);
+            recipe = own_threads::recipe(recipe, threads, panics.clone());
         }
         if self.relink {
             recipe = layer::around(recipe, Box::new(relink::relinked));

@@ -21,7 +21,7 @@ use std::{
 use bytes::Bytes;
 use combo_core::{BoxError, Site};
 use futures_util::FutureExt;
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::{
     runtime,
@@ -31,7 +31,9 @@ use tokio::{
 use super::{Answering, App, Arrival, Builder, Passage, Recipe, Target};
 use crate::serve::{
     body::{RequestBody, ResponseBody},
+    mounted::Panics,
     refusal::Refusal,
+    sweep::Keeps,
     worker::said,
 };
 
@@ -72,20 +74,21 @@ pub(crate) trait SendApp: Send + Sync {
 pub(crate) type SendBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
 pub(crate) type Asked = Pin<Box<dyn Future<Output = Result<Response<SendBody>, BoxError>> + Send>>;
 
-pub(super) fn recipe(inner: Box<dyn Recipe>, threads: usize) -> Box<dyn Recipe> {
-    Box::new(OwnThreads { inner, threads, pool: Arc::default() })
+pub(super) fn recipe(inner: Box<dyn Recipe>, threads: usize, panics: Panics) -> Box<dyn Recipe> {
+    Box::new(OwnThreads { inner, threads, panics, pool: Arc::default() })
 }
 
 struct OwnThreads {
     inner: Box<dyn Recipe>,
     threads: usize,
+    panics: Panics,
     /// Made by the first worker that asks, for all.
     pool: Arc<OnceCell<Arc<Pool>>>,
 }
 
 impl Recipe for OwnThreads {
     fn builder(&mut self) -> Builder {
-        let (pool, threads) = (self.pool.clone(), self.threads);
+        let (pool, threads, panics) = (self.pool.clone(), self.threads, self.panics.clone());
         let send = self.inner.send();
         let builders: Vec<_> = match send {
             Some(_) => Vec::new(),
@@ -95,8 +98,8 @@ impl Recipe for OwnThreads {
             Box::pin(async move {
                 let start = || async {
                     match send {
-                        Some(app) => Pool::of_one(app, threads).map_err(BoxError::from),
-                        None => Pool::of_arbiters(builders).await,
+                        Some(app) => Pool::of_one(app, threads, panics).map_err(BoxError::from),
+                        None => Pool::of_arbiters(builders, panics).await,
                     }
                 };
                 let pool = pool.get_or_try_init(start).await?.clone();
@@ -113,7 +116,8 @@ struct Job {
     answer: oneshot::Sender<Result<Response<FarBody>, BoxError>>,
 }
 
-/// The threads of one mount, for all workers.
+/// The threads of one mount, for all workers. They end when no worker has the app any more and every
+/// answer has come to its end.
 enum Pool {
     /// Each with its own instance of the app; whoever is free takes what waits.
     Arbiters(async_channel::Sender<Job>),
@@ -123,6 +127,7 @@ enum Pool {
 
 struct One {
     app: Arc<dyn SendApp>,
+    panics: Panics,
     runtime: Option<runtime::Runtime>,
     /// Not taken up yet.
     waiting: Arc<AtomicUsize>,
@@ -139,24 +144,24 @@ impl Drop for One {
 }
 
 impl Pool {
-    fn of_one(app: Arc<dyn SendApp>, threads: usize) -> io::Result<Arc<Self>> {
+    fn of_one(app: Arc<dyn SendApp>, threads: usize, panics: Panics) -> io::Result<Arc<Self>> {
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("combo-own")
             .enable_all()
             .build()?;
-        let one = One { app, runtime: Some(runtime), waiting: Arc::default(), most: QUEUE * threads };
+        let one = One { app, panics, runtime: Some(runtime), waiting: Arc::default(), most: QUEUE * threads };
         Ok(Arc::new(Self::One(one)))
     }
 
     /// Starts a thread for each builder and waits until all have built.
-    async fn of_arbiters(builders: Vec<Builder>) -> Result<Arc<Self>, BoxError> {
+    async fn of_arbiters(builders: Vec<Builder>, panics: Panics) -> Result<Arc<Self>, BoxError> {
         let (queue, jobs) = async_channel::bounded(QUEUE * builders.len());
         let system = actix_rt::System::try_current();
         let mut building = Vec::with_capacity(builders.len());
         for (index, builder) in builders.into_iter().enumerate() {
             let (built, ready) = oneshot::channel();
-            let (jobs, system) = (jobs.clone(), system.clone());
+            let (jobs, system, panics) = (jobs.clone(), system.clone(), panics.clone());
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = thread::Builder::new().name(format!("combo-own-{index}")).spawn(move || {
                 let runner = actix_rt::System::with_tokio_rt(|| runtime);
@@ -164,7 +169,7 @@ impl Pool {
                 if let Some(system) = system {
                     actix_rt::System::set_current(system);
                 }
-                runner.block_on(serve(builder, built, jobs));
+                runner.block_on(serve(builder, built, jobs, panics));
             })?;
             drop(thread);
             building.push(ready);
@@ -178,18 +183,18 @@ impl Pool {
     fn take(&self, job: Job) -> Result<(), Refusal> {
         match self {
             Self::Arbiters(queue) => queue.try_send(job).map_err(|_| Refusal::Busy),
-            Self::One(One { app, runtime, waiting, most }) => {
+            Self::One(One { app, panics, runtime, waiting, most }) => {
                 if waiting.fetch_add(1, Relaxed) >= *most {
                     let _ = waiting.fetch_sub(1, Relaxed);
                     return Err(Refusal::Busy);
                 }
-                let (app, waiting) = (app.clone(), waiting.clone());
+                let (app, waiting, panics) = (app.clone(), waiting.clone(), panics.clone());
                 let runtime = runtime.as_ref().expect("it is taken only when all is dropped");
                 drop(runtime.spawn(async move {
                     let _ = waiting.fetch_sub(1, Relaxed);
                     let Job { request, passage, answer } = job;
                     let asking = async { app.ask(request, passage.arrival()).await };
-                    carry(asking, answer, &passage.site).await;
+                    carry(asking, answer, &passage.site, &panics).await;
                 }));
                 Ok(())
             }
@@ -202,6 +207,7 @@ async fn serve(
     builder: Builder,
     built: oneshot::Sender<Result<(), BoxError>>,
     jobs: async_channel::Receiver<Job>,
+    panics: Panics,
 ) {
     let app = AssertUnwindSafe(async { builder().await }).catch_unwind().await;
     let app = match app.unwrap_or_else(|panic| Err(said(&*panic).into())) {
@@ -213,25 +219,10 @@ async fn serve(
     };
     let _ = built.send(Ok(()));
     while let Ok(Job { request, passage, answer }) = jobs.recv().await {
-        let app = app.clone();
+        let (app, panics) = (app.clone(), panics.clone());
         drop(tokio::task::spawn_local(async move {
-            let mut request = Some(request);
-            let mut later = None;
-            let asking = poll_fn(|cx| {
-                let request = request.take();
-                match (request, &mut later) {
-                    (Some(request), _) => match app.answer(request, passage.arrival(), cx) {
-                        Answering::Now(answered) => Poll::Ready(answered),
-                        Answering::Later(answering) => {
-                            later = Some(answering);
-                            Poll::Pending
-                        }
-                    },
-                    (None, Some(later)) => later.as_mut().poll(cx),
-                    (None, None) => Poll::Pending,
-                }
-            });
-            carry(asking, answer, &passage.site).await;
+            let asking = passage.ask(&*app, request);
+            carry(asking, answer, &passage.site, &panics).await;
         }));
         // It runs before this thread takes up another: what it blocks is left to the others.
         tokio::task::yield_now().await;
@@ -244,6 +235,7 @@ async fn carry<B>(
     asking: impl Future<Output = Result<Response<B>, BoxError>>,
     mut answer: oneshot::Sender<Result<Response<FarBody>, BoxError>>,
     site: &Site,
+    panics: &Panics,
 ) where
     B: Body<Data = Bytes, Error = BoxError>,
 {
@@ -259,19 +251,26 @@ async fn carry<B>(
         None => return,
         Some(Ok(Ok(response))) => response,
         Some(Ok(Err(error))) => return drop(answer.send(Err(error))),
-        Some(Err(panic)) => return drop(answer.send(Err(said(&*panic).into()))),
+        Some(Err(panic)) => {
+            panics.count();
+            return drop(answer.send(Err(said(&*panic).into())));
+        }
     };
     let (head, body) = response.into_parts();
     let hint = body.size_hint();
     if body.is_end_stream() {
-        return drop(answer.send(Ok(Response::from_parts(head, FarBody { pieces: None, hint }))));
+        return drop(answer.send(Ok(Response::from_parts(head, FarBody { pieces: None, hint, pool: None }))));
     }
     let (sender, pieces) = mpsc::channel(PIECES);
-    if answer.send(Ok(Response::from_parts(head, FarBody { pieces: Some(pieces), hint }))).is_err() {
+    if answer
+        .send(Ok(Response::from_parts(head, FarBody { pieces: Some(pieces), hint, pool: None })))
+        .is_err()
+    {
         return;
     }
     let flowing = AssertUnwindSafe(flow(body, sender)).catch_unwind().await;
     if let Err(panic) = flowing {
+        panics.count();
         tracing::error!(mount = site.pattern, "an app failed: {}", said(&*panic));
     }
 }
@@ -302,6 +301,8 @@ struct FarBody {
     /// Nothing when it is over.
     pieces: Option<mpsc::Receiver<Option<Result<Frame<Bytes>, BoxError>>>>,
     hint: SizeHint,
+    /// Where it comes from, kept until it is over.
+    pool: Option<Arc<Pool>>,
 }
 
 impl Body for FarBody {
@@ -321,7 +322,7 @@ impl Body for FarBody {
                     self.hint = SizeHint::with_exact(left.saturating_sub(bytes.len() as u64));
                 }
             }
-            _ => self.pieces = None,
+            _ => (self.pieces, self.pool) = (None, None),
         }
         Poll::Ready(piece)
     }
@@ -342,13 +343,20 @@ struct Far(Arc<Pool>);
 impl App for Far {
     fn answer(&self, request: Request<RequestBody>, arrival: Arrival<'_>, cx: &mut Context<'_>) -> Answering {
         let (answer, answered) = oneshot::channel();
+        let connects = *request.method() == Method::CONNECT;
         let job = Job { request, passage: arrival.kept(), answer };
         if let Err(refusal) = self.0.take(job) {
             return Answering::Now(Err(refusal.into()));
         }
+        let pool = self.0.clone();
         let waiting = async move {
-            let response = answered.await.map_err(|_| "the app's thread has ended")??;
-            Ok(response.map(ResponseBody::new))
+            let mut response = answered.await.map_err(|_| "the app's thread has ended")??;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                || connects && response.status().is_success()
+            {
+                let _ = response.extensions_mut().insert(Keeps(pool.clone()));
+            }
+            Ok(response.map(|body| ResponseBody::new(FarBody { pool: Some(pool), ..body })))
         };
         Answering::boxed(Box::pin(waiting), cx)
     }

@@ -12,10 +12,11 @@ use http::Request;
 
 use super::{
     body::RequestBody,
+    mounted::{Mounted, Standing},
     proxies::joined,
     refusal::Refusal,
     route::{Found, Routes},
-    worker::{Mounted, Shared},
+    worker::Shared,
 };
 use crate::mount::{Answered, Answering, App, Arrival, Later, X_FORWARDED_PREFIX, host};
 
@@ -39,8 +40,9 @@ impl App for Routing {
         let Some(Found { mount, strip }) = self.routes.find(host(&request), request.uri().path()) else {
             return Answering::Now(Err(Refusal::NoMount.into()));
         };
-        self.shared.come(mount, request.method().as_str(), request.uri().path());
-        let Mounted { app, telling } = &self.mounts[mount];
+        self.shared.route(mount, request.method().as_str(), request.uri().path());
+        let standing = self.mounts[mount].standing.borrow();
+        let Standing { app, telling } = &*standing;
         let mut arrival = Arrival::new(&request, arrival.connection, telling, strip);
         // Nobody but a trusted proxy can have said this by now.
         let said = request.headers().get(X_FORWARDED_PREFIX).and_then(|said| said.to_str().ok());

@@ -46,7 +46,7 @@ use super::{
     route::Found,
     stream::{Socket, Stream},
     sweep::{Phase, Progress, Seen, Verdict},
-    worker::{Accepted, Counted, Front, Mounted, Raw, Tls, Worker, said},
+    worker::{Accepted, Counted, Front, Raw, Tls, Worker, said},
 };
 use crate::mount::{Answering, Arrival, Later, host};
 
@@ -504,11 +504,12 @@ impl Ticket {
     ) -> Result<Answering, Refusal> {
         let Line { worker, connection, progress, .. } = &*self.line;
         let connection = believed.map_or(connection, |believed| &believed.connection);
+        let standing;
         let (app, telling, strip) = match way.map(|way| way.found) {
             Some(Found { mount, strip }) => {
                 worker.shared.come(mount, request.method().as_str(), request.uri().path());
-                let Mounted { app, telling } = &worker.mounts[mount];
-                (app, telling, strip)
+                standing = worker.mounts[mount].standing.borrow();
+                (&standing.app, &standing.telling, strip)
             }
             None => {
                 let Front { app, telling } = worker.front.as_ref().expect("routing waits for nothing else");
@@ -534,7 +535,7 @@ impl Ticket {
         }
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || connects && status.is_success() {
-            self.line.progress.upgrades();
+            self.line.progress.upgrades(response.extensions().get());
         }
         if response.body().streams() {
             self.stay();
@@ -555,16 +556,27 @@ impl Ticket {
         let ran = catch_unwind(AssertUnwindSafe(run));
         shared.leave();
         ran.map_err(|panic| {
+            self.panicked();
             self.complain(&said(&*panic));
             Refusal::Panicked
         })
+    }
+
+    /// Counts a panic for its mount.
+    #[cold]
+    fn panicked(&self) {
+        let worker = &self.line.worker;
+        let request = worker.shared.request(self.key);
+        if let Some(mount) = request.and_then(|request| worker.mounts.get(request.mount)) {
+            mount.panics.count();
+        }
     }
 
     /// Says that an app went wrong, with the request that it happened in.
     fn complain(&self, what: &str) {
         let worker = &self.line.worker;
         let Some(request) = worker.shared.request(self.key) else { return };
-        let mount = worker.mounts.get(request.mount).map(|mount| &*mount.telling.site.pattern);
+        let mount = worker.mounts.get(request.mount).map(|mount| &*mount.site.pattern);
         tracing::error!(mount, request = request.said(), "an app failed: {what}");
     }
 }
@@ -590,7 +602,7 @@ impl Ticket {
             target: "access",
             method = %log.method,
             path = log.uri.path(),
-            mount = log.mount.map(|mount| &*self.line.worker.mounts[mount].telling.site.pattern),
+            mount = log.mount.map(|mount| &*self.line.worker.mounts[mount].site.pattern),
             status = self.status.as_u16(),
             bytes = self.sent,
             micros,

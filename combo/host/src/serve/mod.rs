@@ -3,8 +3,8 @@
 //!
 //! Where proxies stand before us, [`haproxy`] and [`proxies`] are what they say of a connection and of a
 //! request. Around them: [`worker`], one thread with everything that requests need; [`sweep`], which ends
-//! what is overdue by the marks that [`stream`] and [`body`] leave; [`limits`], what clients may take; [`front`], routing
-//! within the layers around all mounts.
+//! what is overdue by the marks that [`stream`] and [`body`] leave; [`limits`], what clients may take; [`mounted`],
+//! what answers for a mount on a worker; [`front`], routing within the layers around all mounts.
 
 pub(crate) mod body;
 pub(crate) mod front;
@@ -13,6 +13,7 @@ pub(crate) mod haproxy;
 pub(crate) mod http;
 pub(crate) mod limits;
 pub(crate) mod listen;
+pub(crate) mod mounted;
 pub(crate) mod proxies;
 pub(crate) mod recent;
 pub(crate) mod refusal;

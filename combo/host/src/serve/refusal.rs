@@ -11,6 +11,9 @@ use http::{
 
 use super::body::ResponseBody;
 
+/// Nobody knows how long a maintenance takes; this many seconds are asked for.
+const MAINTENANCE: u32 = 30;
+
 /// Why the combo answered a request itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -31,6 +34,10 @@ pub(crate) enum Refusal {
     TooLarge,
     /// As many requests are in flight, or wait, as the mount has room for.
     Busy,
+    /// The mount is in maintenance.
+    Maintained,
+    /// It waited for its mount to be resumed, and the combo stops.
+    Stopping,
     /// RFC 6585, section 4: too many from this peer; so many seconds until the next.
     TooMany(u32),
 }
@@ -66,7 +73,7 @@ impl Refusal {
             Self::Panicked | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Maintained | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
@@ -85,7 +92,8 @@ impl Refusal {
     /// When to come back, in seconds (RFC 9110, section 10.2.3).
     fn retry_after(self) -> Option<u32> {
         match self {
-            Self::Busy => Some(1),
+            Self::Busy | Self::Stopping => Some(1),
+            Self::Maintained => Some(MAINTENANCE),
             Self::TooMany(seconds) => Some(seconds),
             _ => None,
         }
@@ -117,6 +125,8 @@ impl fmt::Display for Refusal {
             Self::TimedOut => "the answer took too long",
             Self::TooLarge => "the body is too large",
             Self::Busy => "busy",
+            Self::Maintained => "down for maintenance",
+            Self::Stopping => "stopping",
             Self::TooMany(_) => "too many requests",
         })
     }
@@ -169,6 +179,8 @@ mod tests {
             (Refusal::TimedOut, 504, "the answer took too long"),
             (Refusal::TooLarge, 413, "the body is too large"),
             (Refusal::Busy, 503, "busy"),
+            (Refusal::Maintained, 503, "down for maintenance"),
+            (Refusal::Stopping, 503, "stopping"),
             (Refusal::TooMany(3), 429, "too many requests"),
         ] {
             assert_eq!((refusal.status().as_u16(), refusal.to_string().as_str()), (status, sentence));

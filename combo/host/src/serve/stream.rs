@@ -31,6 +31,22 @@ pub(crate) enum Socket {
     Memory(tokio::io::DuplexStream),
 }
 
+impl Socket {
+    /// An error if the peer has reset it. Who only sends no more may still wait for an answer.
+    #[cold]
+    fn still_there(&self) -> io::Result<()> {
+        let error = match self {
+            Self::Tcp(socket) => socket.take_error()?,
+            Self::Unix(socket) => socket.take_error()?,
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.get_ref().0.take_error()?,
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => None,
+        };
+        error.map_or(Ok(()), Err)
+    }
+}
+
 /// One connection. It counts as open until it is dropped, wherever that is: an upgrade may take it
 /// to another thread.
 pub(crate) struct Stream {
@@ -232,6 +248,9 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.progress.take_probe() {
+            self.socket.still_there()?;
+        }
         let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_flush(cx));
         self.wrote(cx, polled)
     }

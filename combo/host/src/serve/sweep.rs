@@ -5,9 +5,10 @@
 //! thread and read by the sweep; loads and stores are relaxed and never lock.
 
 use std::{
+    any::Any,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
     },
     task::Waker,
@@ -120,6 +121,11 @@ impl fmt::Display for Overdue {
     }
 }
 
+/// What an upgraded connection needs for as long as it lives: among the extensions of the answer that
+/// upgrades it.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeps(pub(crate) Arc<dyn Any + Send + Sync>);
+
 /// The stamps of one connection.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -139,6 +145,9 @@ pub(crate) struct Progress {
     writer: AtomicWaker,
     /// There may be a tunnel in it that no request stands for: extended CONNECT.
     tunnels: AtomicBool,
+    kept: Mutex<Vec<Keeps>>,
+    /// Somebody wants to know whether the peer is still there.
+    probed: AtomicBool,
 }
 
 impl Progress {
@@ -157,6 +166,8 @@ impl Progress {
             waker: AtomicWaker::new(),
             writer: AtomicWaker::new(),
             tunnels: AtomicBool::new(false),
+            kept: Mutex::default(),
+            probed: AtomicBool::new(false),
         }
     }
 
@@ -176,12 +187,22 @@ impl Progress {
     }
 
     /// The connection, or a stream of it, is something else than HTTP from now on.
-    pub(crate) fn upgrades(&self) {
+    pub(crate) fn upgrades(&self, keeps: Option<&Keeps>) {
+        if let Some(Keeps(more)) = keeps {
+            let mut kept = self.kept();
+            if !kept.iter().any(|Keeps(known)| Arc::ptr_eq(known, more)) {
+                kept.push(Keeps(more.clone()));
+            }
+        }
         if self.multiplexed.load(Relaxed) {
             self.tunnels.store(true, Relaxed);
         } else {
             self.enter(Phase::Upgraded);
         }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Keeps>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes came. Says whether they may be of a request head.
@@ -269,8 +290,31 @@ impl Progress {
     /// Wakes a connection that has been idle for a while, so that it can rest. A sweep may be late, so
     /// two of them do that.
     pub(crate) fn lull(&self) {
-        let now = self.phase() == Phase::Idle && (A_WHILE..A_WHILE + 2).contains(&self.idle());
-        if let Some(waker) = now.then(|| self.waker.take()).flatten() {
+        if self.phase() == Phase::Idle && (A_WHILE..A_WHILE + 2).contains(&self.idle()) {
+            self.poke();
+        }
+    }
+
+    /// Has a connection whose request waits look whether its peer was reset: nothing is read from it
+    /// meanwhile, so nothing else would tell.
+    pub(crate) fn probe(&self) {
+        if self.phase() == Phase::Busy {
+            self.probed.store(true, Relaxed);
+            self.poke();
+        }
+    }
+
+    /// Whether to look, once.
+    pub(crate) fn take_probe(&self) -> bool {
+        let probed = self.probed.load(Relaxed);
+        if probed {
+            self.probed.store(false, Relaxed);
+        }
+        probed
+    }
+
+    fn poke(&self) {
+        if let Some(waker) = self.waker.take() {
             waker.wake_by_ref();
             // A verdict still has to find it.
             self.waker.register(&waker);
@@ -314,6 +358,9 @@ impl Progress {
             self.verdict.store(verdict as u8, Relaxed);
             self.waker.wake();
             self.writer.wake();
+        }
+        if verdict == Verdict::Cut {
+            drop(std::mem::take(&mut *self.kept()));
         }
     }
 
@@ -446,7 +493,7 @@ mod tests {
         let progress = Progress::new(clock.clone(), Phase::First);
         progress.multiplexes();
         progress.request_began();
-        progress.upgrades();
+        progress.upgrades(None);
         progress.request_ended();
         clock.set(Duration::from_secs(70));
         assert!(!progress.read());

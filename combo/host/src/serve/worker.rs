@@ -20,9 +20,9 @@ use std::{
     time::Duration,
 };
 
-use combo_core::{BoxError, Peer, Site};
+use combo_core::{BoxError, Peer};
 use futures_util::FutureExt;
-use http::{HeaderValue, uri::Scheme};
+use http::uri::Scheme;
 use slab::Slab;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -31,6 +31,7 @@ use tokio::{
 
 use super::{
     limits::Limits,
+    mounted::{Mounted, Panics, Replacement, Standing, Telling, Told, Turn},
     proxies::Proxies,
     recent::Recent,
     route::Routes,
@@ -82,6 +83,10 @@ pub(crate) enum Message {
     Drain,
     /// End everything now.
     Cut,
+    /// Have a mount answer in another way.
+    Turn(usize, Turn, Arc<Told>),
+    /// Put another app behind a mount.
+    Replace(usize, Replacement),
 }
 
 /// A request in flight, as other threads may see it.
@@ -127,22 +132,6 @@ fn text(method: &str, path: &str) -> Text {
         *to = word(last, 0);
     }
     text
-}
-
-/// What requests of a mount are told of it.
-#[derive(Clone, Default)]
-pub(crate) struct Telling {
-    pub(crate) site: Arc<Site>,
-    /// What `X-Forwarded-Prefix` says: nothing if the app sees the whole path.
-    pub(crate) forwarded: Option<HeaderValue>,
-    /// Whether there is a [`Context`](combo_core::Context).
-    pub(crate) context: bool,
-}
-
-/// One mount on one worker.
-pub(crate) struct Mounted {
-    pub(crate) app: Rc<dyn App>,
-    pub(crate) telling: Telling,
 }
 
 /// What stands before all mounts of a worker: the layers around the whole deployment, and routing
@@ -221,6 +210,14 @@ impl Shared {
     fn on_slate(&self) -> InFlight {
         let text = std::array::from_fn(|word| self.slate.1[word].load(Relaxed));
         InFlight { mount: self.slate.0.load(Relaxed), text, since: self.clock.now() }
+    }
+
+    /// It is known only now which mount the request that runs is for.
+    pub(crate) fn route(&self, mount: usize, method: &str, path: &str) {
+        match self.running.load(Relaxed).checked_sub(KEYS) {
+            Some(key) => self.requests().get_mut(key).into_iter().for_each(|request| request.mount = mount),
+            None => self.come(mount, method, path),
+        }
     }
 
     /// An app begins to run on behalf of the request that came last, or of one that stayed.
@@ -315,7 +312,7 @@ impl Desk {
         let counted = Counted(self.shared.clone());
         self.messages.send(Message::Serve(accepted, counted)).map_err(|refused| match refused.0 {
             Message::Serve(accepted, _) => accepted,
-            Message::Drain | Message::Cut => unreachable!("only this message was sent"),
+            _ => unreachable!("only this message was sent"),
         })
     }
 
@@ -383,6 +380,7 @@ pub(crate) struct Assignment {
     pub(crate) layers: Vec<Wrapper>,
     pub(crate) builders: Vec<Builder>,
     pub(crate) tellings: Vec<Telling>,
+    pub(crate) panics: Vec<Panics>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) access_log: bool,
@@ -439,9 +437,19 @@ pub(crate) async fn run(
                 }
                 Some(Message::Drain) => {
                     worker.draining.set(true);
+                    worker.mounts.iter().for_each(Mounted::stop);
                     shared.judge(Verdict::Finish);
                 }
                 Some(Message::Cut) => shared.judge(Verdict::Cut),
+                Some(Message::Turn(mount, turn, told)) => {
+                    worker.mounts[mount].turn(turn);
+                    drop(told);
+                }
+                Some(Message::Replace(mount, replacement)) => {
+                    let mounts = worker.mounts.clone();
+                    let replaced = async move { replacement.perform(&mounts[mount]).await };
+                    drop(tokio::task::spawn_local(replaced));
+                }
                 None => break,
             },
             _ = sweep.tick(), if shared.open.load(Relaxed) > 0 => worker.sweep(),
@@ -457,13 +465,14 @@ pub(crate) async fn run(
 
 impl Worker {
     async fn build(assignment: Assignment, shared: Arc<Shared>) -> Result<Self, Unbuilt> {
-        let Assignment { proxies, layers, builders, tellings, routes, limits, access_log } = assignment;
+        let Assignment { proxies, layers, builders, tellings, panics, routes, limits, access_log } =
+            assignment;
         let mut mounts = Vec::with_capacity(builders.len());
-        for (mount, (builder, telling)) in builders.into_iter().zip(tellings).enumerate() {
-            let built = AssertUnwindSafe(async { builder().await }).catch_unwind().await;
-            let app =
-                built.unwrap_or_else(|panic| Err(said(&*panic).into())).map_err(|cause| (mount, cause))?;
-            mounts.push(Mounted { app, telling });
+        for (mount, (builder, (telling, panics))) in
+            builders.into_iter().zip(tellings.into_iter().zip(panics)).enumerate()
+        {
+            let app = built(builder).await.map_err(|cause| (mount, cause))?;
+            mounts.push(Mounted::new(Standing { app, telling }, panics));
         }
         let mounts: Rc<[Mounted]> = mounts.into();
         let front = (!layers.is_empty()).then(|| {
@@ -484,9 +493,13 @@ impl Worker {
         self.tell_time();
         let held = self.swept.replace(Instant::now()).elapsed() > 2 * SWEEP;
         let crowded = self.shared.is_crowded();
+        let paused = self.mounts.iter().any(Mounted::is_paused);
         for (_, progress) in &*self.shared.connections() {
             if crowded {
                 progress.lull();
+            }
+            if paused {
+                progress.probe();
             }
             if held {
                 // An app held the worker: whoever is late by that could not be heard.
@@ -496,6 +509,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// Builds an app; a panic is an error.
+pub(crate) async fn built(builder: Builder) -> Result<Rc<dyn App>, BoxError> {
+    let built = AssertUnwindSafe(async { builder().await }).catch_unwind().await;
+    built.unwrap_or_else(|panic| Err(said(&*panic).into()))
 }
 
 /// What a panic said.
