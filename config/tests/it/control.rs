@@ -464,9 +464,7 @@ fn threads_of_its_own_end_with_the_last_that_an_old_app_was_asked() {
         let end = Arc::downgrade(&kept);
         let deployment = Deployment::new("own").listen(ANY_PORT).workers(2);
         let site = Site::start(deployment.mount("/a", keeping(framework, kept).own_threads(2)));
-        let (mut slow, mut endless, mut socket) = (site.wire(), site.wire(), site.wire());
-        open(&mut socket, "/a/ws");
-        echoes(&mut socket, TEXT, b"before", framework);
+        let (mut slow, mut endless) = (site.wire(), site.wire());
         endless.send(get("/a/endless"));
         endless.until("1\n");
         slow.send(get("/a/slow?ms=500"));
@@ -475,14 +473,35 @@ fn threads_of_its_own_end_with_the_last_that_an_old_app_was_asked() {
         assert_eq!(site.wire().ask(get("/a/hello/x")).header("x-version"), Some("2"));
         assert_eq!(slow.answer().text(), "waited 500 ms\n", "{framework}");
         endless.until("\n9\n");
-        endless.abort();
-        site.requests(0);
-        // Nobody is left but the one that is no request any more.
-        echoes(&mut socket, TEXT, b"after", framework);
         assert!(end.strong_count() > 0, "{framework}");
-        socket.abort();
+        endless.abort();
         eventually("the threads of the old app have ended", || (end.strong_count() == 0).then_some(()));
         assert_eq!(site.wire().ask(get("/a/hello/x")).header("x-version"), Some("2"), "{framework}");
+    }
+}
+
+/// Nobody is left but those that are no requests any more.
+#[test]
+fn threads_of_its_own_end_with_the_last_websocket_of_an_old_app() {
+    for framework in FRAMEWORKS {
+        let kept = Arc::new(());
+        let end = Arc::downgrade(&kept);
+        let deployment = Deployment::new("own").listen(ANY_PORT).workers(2);
+        let site = Site::start(deployment.mount("/a", keeping(framework, kept).own_threads(2)));
+        let mut sockets = [site.wire(), site.wire()];
+        for socket in &mut sockets {
+            open(socket, "/a/ws");
+            echoes(socket, TEXT, b"before", framework);
+        }
+        site.requests(0);
+        assert_eq!(swap(&site, "/a", version(framework, "2").own_threads(1)), Reply::Done);
+        assert_eq!(site.wire().ask(get("/a/hello/x")).header("x-version"), Some("2"));
+        for mut socket in sockets {
+            echoes(&mut socket, TEXT, b"after", framework);
+            assert!(end.strong_count() > 0, "{framework}");
+            socket.abort();
+        }
+        eventually("the threads of the old app have ended", || (end.strong_count() == 0).then_some(()));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What answers instead of a mount's own app: a page for maintenance, a gate to wait at, a refusal.
+//! What answers instead of a mount's own app: a page for maintenance, a gate to wait at.
 
 use std::{rc::Rc, sync::Arc, task::Context};
 
@@ -25,11 +25,6 @@ pub(crate) fn paused(room: Arc<Semaphore>) -> (Rc<dyn App>, Gate) {
     (Rc::new(Paused { opened, room }), Gate(gate))
 }
 
-/// Refuses everything.
-pub(crate) fn refusing(refusal: Refusal) -> Rc<dyn App> {
-    Rc::new(Refusing(refusal))
-}
-
 struct Maintained(Bytes);
 
 impl App for Maintained {
@@ -45,7 +40,7 @@ impl App for Maintained {
     }
 }
 
-/// Where requests wait for whatever will answer them.
+/// Where requests wait for whatever will answer them. If it is dropped, nothing will.
 pub(crate) struct Gate(watch::Sender<Option<Standing>>);
 
 impl Gate {
@@ -72,14 +67,6 @@ impl App for Paused {
             passage.onward(&telling).ask(&*app, request).await
         };
         Answering::boxed(Box::pin(waiting), cx)
-    }
-}
-
-struct Refusing(Refusal);
-
-impl App for Refusing {
-    fn answer(&self, _: Request<RequestBody>, _: Arrival<'_>, _: &mut Context<'_>) -> Answering {
-        Answering::Now(Err(self.0.into()))
     }
 }
 

@@ -15,11 +15,11 @@ use combo_core::{BoxError, Reply, Site};
 use http::HeaderValue;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{refusal::Refusal, worker::built};
+use super::worker::built;
 use crate::{
     mount::{
         App, Builder,
-        stand_in::{Gate, maintained, paused, refusing},
+        stand_in::{Gate, maintained, paused},
     },
     step::Caller,
 };
@@ -131,14 +131,11 @@ impl Mounted {
         Standing { app, telling }
     }
 
-    /// The combo stops: nobody waits any longer.
+    /// The combo stops: a gate that is gone will not be opened, so whoever waits at it, or comes to it now,
+    /// is refused.
     pub(crate) fn stop(&self) {
         let gate = self.aside.borrow_mut().as_mut().and_then(|aside| aside.gate.take());
-        if let Some(gate) = gate {
-            let next = Standing { app: refusing(Refusal::Stopping), ..self.standing.borrow().clone() };
-            drop(self.standing.replace(next.clone()));
-            gate.open(next);
-        }
+        drop(gate);
     }
 
     /// Another app of the mount's own; gives the one before.
