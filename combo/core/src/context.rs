@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use http::{Method, Uri, uri::Scheme};
 
-use crate::pattern::Pattern;
+use crate::{draining::Draining, pattern::Pattern};
 
 /// Where a request came from and how it got to the app. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -16,13 +16,20 @@ struct Inner {
     site: Arc<Site>,
     method: Method,
     original: Uri,
+    draining: Draining,
 }
 
 impl Context {
     /// A context from its parts.
     #[must_use]
-    pub fn new(connection: Arc<Connection>, site: Arc<Site>, method: Method, original: Uri) -> Self {
-        Self(Arc::new(Inner { connection, site, method, original }))
+    pub fn new(
+        connection: Arc<Connection>,
+        site: Arc<Site>,
+        method: Method,
+        original: Uri,
+        draining: Draining,
+    ) -> Self {
+        Self(Arc::new(Inner { connection, site, method, original, draining }))
     }
 
     /// The connection that the request came over.
@@ -47,6 +54,12 @@ impl Context {
     #[must_use]
     pub fn original(&self) -> &Uri {
         &self.0.original
+    }
+
+    /// The drain of the combo that serves it: to be waited for by what goes on after its head.
+    #[must_use]
+    pub fn draining(&self) -> &Draining {
+        &self.0.draining
     }
 }
 

@@ -17,6 +17,7 @@
 pub mod change;
 pub mod command;
 pub mod context;
+mod draining;
 pub mod endpoint;
 pub mod pattern;
 pub mod problem;
@@ -26,6 +27,7 @@ pub mod task;
 pub use change::Change;
 pub use command::{Command, JobStatus, MountState, MountStatus, Reply, Status};
 pub use context::{Connection, Context, Peer, Site};
+pub use draining::Draining;
 pub use endpoint::Endpoint;
 pub use jiff::Timestamp;
 pub use pattern::Pattern;

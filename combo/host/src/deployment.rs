@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use combo_core::{BoxError, Schedule, Task};
+use combo_core::{BoxError, Draining, Schedule, Task};
 use http::{Request, Response};
 use http_body::Body;
 use tower_layer::Layer;
@@ -36,6 +36,7 @@ pub struct Deployment {
     pub(crate) root: Option<PathBuf>,
     pub(crate) workers: Option<usize>,
     pub(crate) drain: Duration,
+    pub(crate) told: Vec<Draining>,
     pub(crate) limits: Limits,
     pub(crate) access_log: bool,
 }
@@ -53,6 +54,7 @@ impl Deployment {
             root: None,
             workers: None,
             drain: DRAIN,
+            told: Vec::new(),
             limits: Limits::default(),
             access_log: true,
         }
@@ -124,10 +126,29 @@ impl Deployment {
         self
     }
 
-    /// How long draining may take before what is left is cut. Default: 30 s. What has been cut has two
-    /// more seconds to go before the process goes without it.
+    /// How long draining may take before what is left is cut. Default: 30 s. What has been cut has two more seconds to go before the process goes without it.
     pub fn drain(mut self, budget: Duration) -> Self {
         self.drain = budget;
+        self
+    }
+
+    /// Tells apps when the drain begins: whoever waits for this value or a clone of it. May be said of several
+    /// values.
+    ///
+    /// Requests in flight are waited for in any case. This is for what has no end of its own, such as a
+    /// websocket or a stream of events, and for what an app has running beside its requests.
+    ///
+    /// ```
+    /// use combo::{Deployment, Draining, mount};
+    /// # fn app(_: impl Future<Output = ()>) -> mount::Target { mount::redirect("/b") }
+    ///
+    /// let draining = Draining::new();
+    /// let deployment = Deployment::new("example").mount("/a", app(draining.wait())).tell(draining);
+    /// ```
+    ///
+    /// Where a mount says [`Target::context`], its requests have such a value with them.
+    pub fn tell(mut self, draining: Draining) -> Self {
+        self.told.push(draining);
         self
     }
 

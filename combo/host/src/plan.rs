@@ -13,7 +13,9 @@ use crate::{
     mount::{Target, layer::Wrap},
     serve::{limits::Limits, proxies::Proxies},
 };
-use combo_core::{Endpoint, Pattern, Problem, Problems, Schedule, Timestamp, pattern::Host, schedule};
+use combo_core::{
+    Draining, Endpoint, Pattern, Problem, Problems, Schedule, Timestamp, pattern::Host, schedule,
+};
 
 /// More threads than this have never served anybody.
 const MOST_WORKERS: usize = 1_024;
@@ -30,6 +32,7 @@ pub struct Plan {
     pub(crate) root: Option<PathBuf>,
     pub(crate) workers: Option<usize>,
     pub(crate) drain: Duration,
+    pub(crate) told: Vec<Draining>,
     pub(crate) limits: Limits,
     pub(crate) access_log: bool,
 }
@@ -86,6 +89,7 @@ impl Deployment {
             root: self.root,
             workers: self.workers,
             drain: self.drain,
+            told: self.told,
             limits: self.limits,
             access_log: self.access_log,
         };

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use combo_core::{BoxError, Command, MountState, Pattern, Reply, Site, Status, Timestamp};
+use combo_core::{BoxError, Command, Draining, MountState, Pattern, Reply, Site, Status, Timestamp};
 use futures_util::FutureExt;
 use http::HeaderValue;
 use tokio::{
@@ -150,7 +150,8 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
     let (stopping, stopped) = channel::channel(false);
     let threads = Threads { threads, desks: desks.clone(), names: opened.names.clone(), release };
     let host = runtime::Handle::current();
-    let deeds = Deeds::new(opened.jobs, opened.names, opened.ground, desks, host, events.clone());
+    let deeds =
+        Deeds::new(opened.jobs, opened.names, opened.ground, desks, opened.told, host, events.clone());
     let (ready, readied) = oneshot::channel();
     let watching = Watch {
         state: State::new(opened.timetable, opened.drain, Timestamp::now()).with_mounts(opened.mounts),
@@ -190,6 +191,8 @@ pub(crate) struct Opened {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) connections: usize,
     pub(crate) drain: Duration,
+    /// Who is told of the drain.
+    pub(crate) told: Vec<Draining>,
 }
 
 /// What every worker is made from.
@@ -255,9 +258,10 @@ impl Opened {
                 Err(error) => errors.push(error),
             }
         }
+        let draining = Draining::new();
         let (mut recipes, mut tellings) = (Vec::new(), Vec::new());
         for (mount, panics) in plan.mounts.into_iter().zip(&panics) {
-            match recipe(mount, &root, layer, panics).await {
+            match recipe(mount, &root, layer, panics, &draining).await {
                 Ok((recipe, telling)) => {
                     recipes.push(recipe);
                     tellings.push(telling);
@@ -292,18 +296,20 @@ impl Opened {
             access_log: plan.access_log,
             workers,
         };
-        let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, panics };
-        let drain = plan.drain;
-        Ok(Self { house, jobs, timetable, names, ground, mounts, listeners, connections, drain })
+        let (drain, mut told) = (plan.drain, plan.told);
+        told.push(draining.clone());
+        let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, panics, draining };
+        Ok(Self { house, jobs, timetable, names, ground, mounts, listeners, connections, drain, told })
     }
 }
 
 /// What requests of a mount are told of it.
-fn telling(pattern: &Pattern, target: &Target) -> Telling {
+fn telling(pattern: &Pattern, target: &Target, draining: &Draining) -> Telling {
     let site = Site::new(pattern);
     let strips = !target.unstripped && !site.prefix.is_empty();
     let forwarded = strips.then(|| HeaderValue::from_str(&site.prefix).ok()).flatten();
-    Telling { site: Arc::new(site), strips, forwarded, context: target.context }
+    let context = target.context.then(|| draining.clone());
+    Telling { site: Arc::new(site), strips, forwarded, context }
 }
 
 /// The folder that relative paths are under.
@@ -322,6 +328,7 @@ pub(crate) async fn recipe(
     root: &Path,
     layer: Option<&Path>,
     panics: &Panics,
+    draining: &Draining,
 ) -> Result<(Box<dyn Recipe>, Telling), Error> {
     let pattern = mount.pattern.to_string();
     let refused = |cause: BoxError| Kind::Mount { pattern, cause }.into();
@@ -339,7 +346,7 @@ pub(crate) async fn recipe(
         }
         target = target.around(built);
     }
-    let telling = telling(&mount.pattern, &target);
+    let telling = telling(&mount.pattern, &target, draining);
     // What a job has written lies over what was there before.
     let resolve = |folder: &Path| -> Vec<PathBuf> {
         let real = root.join(folder);
@@ -495,6 +502,7 @@ pub(crate) struct Deeds {
     names: Vec<String>,
     ground: Arc<Ground>,
     pub(crate) desks: Vec<Desk>,
+    told: Vec<Draining>,
     host: runtime::Handle,
     events: mpsc::UnboundedSender<Event>,
     running: HashMap<usize, AbortHandle>,
@@ -515,11 +523,13 @@ impl Deeds {
         names: Vec<String>,
         ground: Ground,
         desks: Vec<Desk>,
+        told: Vec<Draining>,
         host: runtime::Handle,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let (clock, ground) = (Arc::new(Timestamp::now), Arc::new(ground));
-        Self { jobs, names, ground, desks, host, events, running: HashMap::new(), accepting: None, clock }
+        let (running, accepting) = (HashMap::new(), None);
+        Self { jobs, names, ground, desks, told, host, events, running, accepting, clock }
     }
 
     /// Another clock, for the rig.
@@ -619,9 +629,11 @@ impl Deeds {
         }
     }
 
-    /// First the listeners hand over what the kernel had accepted, then the workers finish.
+    /// First those who want to know are told, then the listeners hand over what the kernel had
+    /// accepted, then the workers finish.
     fn drain(&mut self) {
         tracing::info!("draining");
+        self.told.iter().for_each(Draining::begin);
         let (desks, events) = (self.desks.clone(), self.events.clone());
         let accepting = self.accepting.take();
         let draining = async move {

@@ -3,7 +3,7 @@
 
 use std::{panic::AssertUnwindSafe, path::PathBuf};
 
-use combo_core::Pattern;
+use combo_core::{Draining, Pattern};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
@@ -26,6 +26,8 @@ pub(crate) struct Ground {
     pub(crate) layer: Option<PathBuf>,
     pub(crate) patterns: Vec<Pattern>,
     pub(crate) panics: Vec<Panics>,
+    /// Fires when the drain begins.
+    pub(crate) draining: Draining,
 }
 
 /// Puts a target behind a mount, unless it cannot be built or its caller goes away before it is.
@@ -85,6 +87,7 @@ async fn prepare(
     workers: usize,
 ) -> Result<(Vec<Builder>, Telling), Error> {
     let (mut recipe, telling) =
-        recipe(planned, &ground.root, ground.layer.as_deref(), &ground.panics[mount]).await?;
+        recipe(planned, &ground.root, ground.layer.as_deref(), &ground.panics[mount], &ground.draining)
+            .await?;
     Ok(((0..workers).map(|_| recipe.builder()).collect(), telling))
 }

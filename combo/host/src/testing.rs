@@ -357,7 +357,8 @@ impl Bench {
         let clock = Arc::new(Mutex::new(now));
         let reading = clock.clone();
         let host = tokio::runtime::Handle::current();
-        let deeds = Deeds::new(opened.jobs, opened.names, opened.ground, vec![desk.clone()], host, events)
+        let (names, ground) = (opened.names, opened.ground);
+        let deeds = Deeds::new(opened.jobs, names, ground, vec![desk.clone()], opened.told, host, events)
             .with_clock(move || *reading.lock().expect("no one panics while setting a clock"));
         let state = State::new(opened.timetable, opened.drain, now).with_mounts(opened.mounts);
         Ok(Self { desk, state, deeds, events: inbox, clock, began: now, _release: release })

@@ -81,7 +81,7 @@ impl App for Actix {
             // Over TLS it names scheme and host, which is how actix finds out.
             *request.uri_mut() = absolute.clone();
         }
-        if arrival.context {
+        if arrival.context.is_some() {
             let original = request.uri().clone();
             arrival.leave_context(&mut request, &original);
         }

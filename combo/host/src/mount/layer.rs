@@ -132,7 +132,7 @@ where
         let original = arrival.strip(&mut request);
         tower::tell(&mut request, &arrival, original.clone());
         // The app is told of the prefix already, and where the request came from.
-        (arrival.original, arrival.forwarded, arrival.context) = (Some(original), None, false);
+        (arrival.original, arrival.forwarded, arrival.context) = (Some(original), None, None);
         let _ = request.extensions_mut().insert(arrival.kept());
         tower::call(&self.0, request, cx)
     }

@@ -27,7 +27,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use combo_core::{BoxError, Connection, Site};
+use combo_core::{BoxError, Connection, Draining, Site};
 use http::{
     HeaderName, HeaderValue, Request, Response, Uri,
     header::HOST,
@@ -138,8 +138,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) original: Option<Uri>,
     /// What `X-Forwarded-Prefix` says, if anything.
     pub(crate) forwarded: Option<&'a HeaderValue>,
-    /// Whether the app wants a [`Context`](combo_core::Context).
-    pub(crate) context: bool,
+    /// What the [`Context`](combo_core::Context) says of the drain, where the app wants one.
+    pub(crate) context: Option<&'a Draining>,
 }
 
 /// The same, for whoever keeps it: a layer, another thread.
@@ -151,7 +151,7 @@ pub(crate) struct Passage {
     absolute: Option<Uri>,
     original: Option<Uri>,
     forwarded: Option<HeaderValue>,
-    context: bool,
+    context: Option<Draining>,
 }
 
 impl Passage {
@@ -164,7 +164,7 @@ impl Passage {
             absolute: self.absolute.clone(),
             original: self.original.clone(),
             forwarded: self.forwarded.as_ref(),
-            context: self.context,
+            context: self.context.as_ref(),
         }
     }
 
@@ -220,7 +220,7 @@ impl<'a> Arrival<'a> {
             absolute: bare.then(|| absolute(request.uri().clone(), host(request))),
             original: None,
             forwarded: forwarded.as_ref(),
-            context: *context,
+            context: context.as_ref(),
         }
     }
 }
@@ -234,7 +234,7 @@ impl Arrival<'_> {
             absolute: self.absolute,
             original: self.original,
             forwarded: self.forwarded.cloned(),
-            context: self.context,
+            context: self.context.cloned(),
         }
     }
 
@@ -259,13 +259,14 @@ impl Arrival<'_> {
     }
 
     pub(crate) fn leave_context<B>(&self, request: &mut Request<B>, original: &Uri) {
-        if self.context {
+        if let Some(draining) = self.context {
             let method = request.method().clone();
             let context = combo_core::Context::new(
                 self.connection.clone(),
                 self.site.clone(),
                 method,
                 original.clone(),
+                draining.clone(),
             );
             let _ = request.extensions_mut().insert(context);
         }
@@ -294,8 +295,9 @@ impl Target {
         self
     }
 
-    /// The app finds a [`Context`](combo_core::Context) with all that is known of a request in its extensions. Without
-    /// this it finds what its framework's users know, which costs less.
+    /// The app finds a [`Context`](combo_core::Context) with all that is known of a request in its
+    /// extensions, with a [`Draining`] among it for what goes on for long. Without this it finds what its
+    /// framework's users know, which costs less.
     #[must_use]
     pub fn context(mut self) -> Self {
         self.context = true;

@@ -80,7 +80,7 @@ impl Passage {
         self.forwarded =
             before.and_then(|before| joined(before, forwarded.as_ref())).or_else(|| forwarded.clone());
         self.strip = if *strips { self.strip } else { 0 };
-        (self.site, self.context) = (site.clone(), *context);
+        (self.site, self.context) = (site.clone(), context.clone());
         self
     }
 }

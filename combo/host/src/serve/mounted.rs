@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use combo_core::{BoxError, Reply, Site};
+use combo_core::{BoxError, Draining, Reply, Site};
 use http::HeaderValue;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -32,8 +32,8 @@ pub(crate) struct Telling {
     pub(crate) strips: bool,
     /// What `X-Forwarded-Prefix` says: nothing if the app sees the whole path.
     pub(crate) forwarded: Option<HeaderValue>,
-    /// Whether there is a [`Context`](combo_core::Context).
-    pub(crate) context: bool,
+    /// What the [`Context`](combo_core::Context) says of the drain, where there is one.
+    pub(crate) context: Option<Draining>,
 }
 
 /// How often a mount has panicked, wherever it runs.
@@ -127,7 +127,7 @@ impl Mounted {
         drop(self.aside.replace(Some(Aside { own, gate })));
         // It keeps what a request came with, so that it can be told of whatever answers it at last.
         let strips = !self.site.prefix.is_empty();
-        let telling = Telling { site: self.site.clone(), strips, forwarded: None, context: false };
+        let telling = Telling { site: self.site.clone(), strips, forwarded: None, context: None };
         Standing { app, telling }
     }
 
