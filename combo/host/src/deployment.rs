@@ -126,7 +126,8 @@ impl Deployment {
         self
     }
 
-    /// How long draining may take before what is left is cut. Default: 30 s. What has been cut has two more seconds to go before the process goes without it.
+    /// How long draining may take before what is left is cut. Default: 30 s. Every second the log says whom
+    /// it waits for. What has been cut has two more seconds to go before the process goes without it.
     pub fn drain(mut self, budget: Duration) -> Self {
         self.drain = budget;
         self
@@ -146,7 +147,9 @@ impl Deployment {
     /// let deployment = Deployment::new("example").mount("/a", app(draining.wait())).tell(draining);
     /// ```
     ///
-    /// Where a mount says [`Target::context`], its requests have such a value with them.
+    /// Where a mount says [`Target::context`], its requests have such a value with them. A websocket over
+    /// HTTP/1 that its app has not closed a second after it was told is closed with code 1001 after the message
+    /// that it is in.
     pub fn tell(mut self, draining: Draining) -> Self {
         self.told.push(draining);
         self

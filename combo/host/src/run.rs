@@ -34,7 +34,7 @@ use crate::{
         route::Routes,
         worker::{self, Assignment, Desk, Message, said},
     },
-    step::{Caller, Effect, Event, State},
+    step::{Caller, Effect, Event, State, Whom},
     swap::{Ground, swap},
     watch::{Watch, watch},
 };
@@ -42,7 +42,7 @@ use crate::{
 /// How many threads a worker may use for blocking calls.
 const BLOCKING_PER_WORKER: usize = 64;
 
-/// How many requests of one worker a drain names each time.
+/// How many requests of one worker a drain names each time, and how many upgraded connections.
 const NAMED: usize = 10;
 
 /// How many requests may wait at a mount that is paused.
@@ -550,7 +550,7 @@ impl Deeds {
         self.accepting = Some((stop, accepting));
     }
 
-    pub(crate) fn perform(&mut self, effect: Effect, state: &State) -> Flow {
+    pub(crate) fn perform(&mut self, effect: Effect) -> Flow {
         match effect {
             Effect::Start { job, tick } => {
                 let (work, events, clock) = (self.jobs[job].clone(), self.events.clone(), self.clock.clone());
@@ -593,12 +593,10 @@ impl Deeds {
                 }));
             }
             Effect::Drain => self.drain(),
-            Effect::SayWhom => self.say_whom("waiting for", state),
-            Effect::Cut { jobs } => {
-                self.say_whom("cutting", state);
-                for job in jobs {
-                    let name = &self.jobs[job].name;
-                    tracing::warn!(job = %name, "cutting a task");
+            Effect::SayWhom { tasks } => self.say_whom("waiting for", &tasks),
+            Effect::Cut { tasks } => {
+                self.say_whom("cutting", &tasks);
+                for Whom { job, .. } in tasks {
                     if let Some(task) = self.running.remove(&job) {
                         task.abort();
                     }
@@ -651,22 +649,19 @@ impl Deeds {
         drop(tokio::spawn(draining));
     }
 
-    fn say_whom(&self, what: &str, state: &State) {
-        for job in state.running() {
-            tracing::info!(%job, "{what} a task");
+    fn say_whom(&self, what: &str, tasks: &[Whom]) {
+        for Whom { job, age } in tasks {
+            tracing::info!(job = %self.jobs[*job].name, seconds = age.as_secs(), "{what} a task");
         }
         for desk in &self.desks {
-            let requests = desk.in_flight();
-            for (request, age) in requests.iter().take(NAMED) {
-                let (mount, said) = (&*self.names[request.mount], request.said());
-                tracing::info!(mount, request = said, seconds = age, "{what} a request");
-            }
-            if let Some(more) = requests.len().checked_sub(NAMED).filter(|more| *more > 0) {
-                tracing::info!(requests = more, "{what} more requests of the same worker");
-            }
-            match desk.upgraded() {
-                0 => {}
-                upgraded => tracing::info!(connections = upgraded, "{what} upgraded connections"),
+            for (whom, all) in [("requests", desk.in_flight()), ("upgraded connections", desk.upgraded())] {
+                for (one, age) in all.iter().take(NAMED) {
+                    let (mount, said, kind) = (&*self.names[one.mount], one.said(), one.kind);
+                    tracing::info!(mount, request = said, seconds = age, "{what} a {kind}");
+                }
+                if let Some(more) = all.len().checked_sub(NAMED).filter(|more| *more > 0) {
+                    tracing::info!(more, "{what} more {whom} of the same worker");
+                }
             }
         }
     }

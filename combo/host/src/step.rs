@@ -56,11 +56,18 @@ pub(crate) enum Effect {
     /// Accept nothing more; let the workers finish.
     Drain,
     /// Say whom the drain waits for.
-    SayWhom,
+    SayWhom { tasks: Vec<Whom> },
     /// Name what is left and end it.
-    Cut { jobs: Vec<usize> },
+    Cut { tasks: Vec<Whom> },
     /// Everything has ended, or will not.
     Stop,
+}
+
+/// A job whose task is running, and for how long it has been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Whom {
+    pub(crate) job: usize,
+    pub(crate) age: Duration,
 }
 
 /// Who waits for a reply, if anybody.
@@ -104,8 +111,8 @@ pub(crate) struct State {
     names: Vec<Arc<str>>,
     mounts: Vec<Post>,
     timetable: Timetable,
-    /// Per job, the tick that is running.
-    running: Vec<Option<Tick>>,
+    /// Per job, the tick that is running, and since when.
+    running: Vec<Option<(Tick, Duration)>>,
     /// Per job, how many ticks there were.
     counts: Vec<u64>,
     ledger: Ledger,
@@ -163,9 +170,13 @@ impl State {
         }
     }
 
-    /// The names of the jobs whose task is running.
-    pub(crate) fn running(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.names.iter().zip(&self.running).filter_map(|(name, tick)| tick.as_ref().map(|_| name))
+    /// Whose task is running.
+    fn running(&self, now: Now) -> Vec<Whom> {
+        let whom = |(job, running): (usize, &Option<(Tick, Duration)>)| {
+            let age = now.mono.saturating_sub(running.as_ref()?.1);
+            Some(Whom { job, age })
+        };
+        self.running.iter().enumerate().filter_map(whom).collect()
     }
 
     #[cfg(feature = "testing")]
@@ -211,7 +222,7 @@ fn woke(state: &mut State, now: Now) -> Vec<Effect> {
         Phase::Draining { until, .. } if now.mono >= *until => cut(state, now),
         Phase::Draining { word, .. } if now.mono >= *word => {
             *word = now.mono + WORD;
-            vec![Effect::SayWhom]
+            vec![Effect::SayWhom { tasks: state.running(now) }]
         }
         Phase::Cutting { until } if now.mono >= *until => {
             state.phase = Phase::Stopped;
@@ -228,7 +239,7 @@ fn tick(due: Due, state: &mut State, now: Now) -> Effect {
     let mut tick = Tick::at(due);
     (tick.now, tick.count, tick.missed) = (now.wall, state.counts[job], missed);
     if state.running[job].is_none() {
-        state.running[job] = Some(tick.clone());
+        state.running[job] = Some((tick.clone(), now.mono));
         return Effect::Start { job, tick };
     }
     let why = "the one before is still running".to_owned();
@@ -251,7 +262,7 @@ fn record(
 
 fn task_ended(job: usize, ended: Ended, state: &mut State) -> Vec<Effect> {
     // One that was cut has its outcome already.
-    let Some(tick) = state.running[job].take() else { return Vec::new() };
+    let Some((tick, _)) = state.running[job].take() else { return Vec::new() };
     let mut effects = vec![record(state, job, &tick, ended.end, ended.outcome, ended.changes)];
     effects.extend(stop_if_drained(state));
     effects
@@ -270,8 +281,8 @@ fn workers_empty(state: &mut State) -> Vec<Effect> {
 }
 
 fn stop_if_drained(state: &mut State) -> Option<Effect> {
-    let drained =
-        matches!(state.phase, Phase::Draining { empty: true, .. }) && state.running().next().is_none();
+    let drained = matches!(state.phase, Phase::Draining { empty: true, .. })
+        && state.running.iter().all(Option::is_none);
     drained.then(|| {
         state.phase = Phase::Stopped;
         Effect::Stop
@@ -281,10 +292,10 @@ fn stop_if_drained(state: &mut State) -> Option<Effect> {
 fn cut(state: &mut State, now: Now) -> Vec<Effect> {
     let empty = matches!(state.phase, Phase::Draining { empty: true, .. });
     state.phase = if empty { Phase::Stopped } else { Phase::Cutting { until: now.mono + GRACE } };
-    let jobs: Vec<usize> = (0..state.running.len()).filter(|job| state.running[*job].is_some()).collect();
-    let mut effects = vec![Effect::Cut { jobs: jobs.clone() }];
-    for job in jobs {
-        if let Some(tick) = state.running[job].take() {
+    let tasks = state.running(now);
+    let mut effects = vec![Effect::Cut { tasks: tasks.clone() }];
+    for Whom { job, .. } in tasks {
+        if let Some((tick, _)) = state.running[job].take() {
             effects.push(record(state, job, &tick, now.wall, Outcome::Cancelled, Vec::new()));
         }
     }
@@ -468,6 +479,11 @@ mod tests {
         .with_mounts(vec![("/a".into(), "an app".into()), ("b.org/c".into(), "files".into())])
     }
 
+    fn whom(tasks: &[Whom]) -> String {
+        let tasks: Vec<_> = tasks.iter().map(|task| format!("{} {:?}", task.job, task.age)).collect();
+        format!("{tasks:?}")
+    }
+
     fn said(effects: &[Effect]) -> Vec<String> {
         effects
             .iter()
@@ -477,9 +493,9 @@ mod tests {
                 Effect::Reply { reply, .. } => format!("reply {reply:?}"),
                 Effect::Turn { mount, state, page, .. } => format!("turn {mount} {state:?} {page}"),
                 Effect::Swap { mount, target, .. } => format!("swap {mount} for {}", target.label),
-                Effect::Cut { jobs } => format!("cut {jobs:?}"),
+                Effect::Cut { tasks } => format!("cut {}", whom(tasks)),
                 Effect::Drain => "drain".into(),
-                Effect::SayWhom => "say whom".into(),
+                Effect::SayWhom { tasks } => format!("say whom {}", whom(tasks)),
                 Effect::Stop => "stop".into(),
             })
             .collect()
@@ -529,7 +545,7 @@ mod tests {
             (4, Event::Woke, &["start 0 #1 missed 0"]),
             (5, ask(Command::Stop), &["reply Begun", "drain"]),
             (5, ask(Command::Stop), &["reply Refused { why: \"it is already draining\" }"]),
-            (6, Event::Woke, &["say whom"]),
+            (6, Event::Woke, &["say whom [\"0 2s\"]"]),
             (6, Event::WorkersEmpty, &[]),
             (7, ended(0), &["report a Ran", "stop"]),
             (8, ask(Command::Stop), &["reply Stopped"]),
@@ -540,7 +556,7 @@ mod tests {
     fn no_task_is_started_while_draining() {
         check(vec![
             (1, ask(Command::Stop), &["reply Begun", "drain"]),
-            (20, Event::Woke, &["say whom"]),
+            (20, Event::Woke, &["say whom []"]),
             (20, ask(Command::RunJob { name: "a".into() }), &["reply Refused { why: \"it is draining\" }"]),
             (21, Event::WorkersEmpty, &["stop"]),
         ]);
@@ -551,7 +567,7 @@ mod tests {
         check(vec![
             (4, Event::Woke, &["start 0 #1 missed 0"]),
             (5, ask(Command::Stop), &["reply Begun", "drain"]),
-            (35, Event::Woke, &["cut [0]", "report a Cancelled"]),
+            (35, Event::Woke, &["cut [\"0 31s\"]", "report a Cancelled"]),
             (35, ended(0), &[]),
             (35, Event::Woke, &[]),
             (36, Event::Woke, &["stop"]),
@@ -560,7 +576,7 @@ mod tests {
             (4, Event::Woke, &["start 0 #1 missed 0"]),
             (5, ask(Command::Stop), &["reply Begun", "drain"]),
             (6, Event::WorkersEmpty, &[]),
-            (7, ask(Command::Cut), &["reply Begun", "cut [0]", "report a Cancelled", "stop"]),
+            (7, ask(Command::Cut), &["reply Begun", "cut [\"0 3s\"]", "report a Cancelled", "stop"]),
         ]);
     }
 

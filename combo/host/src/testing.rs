@@ -374,7 +374,7 @@ impl Bench {
         let now = self.now();
         for effect in step(event, &mut self.state, now) {
             // What has stopped stays there to be looked at.
-            let (Flow::On | Flow::Over) = self.deeds.perform(effect, &self.state);
+            let (Flow::On | Flow::Over) = self.deeds.perform(effect);
         }
     }
 

@@ -101,7 +101,7 @@ async fn attend(watch: Watch) -> io::Result<()> {
             }
         };
         for effect in step(event, &mut state, now()) {
-            if deeds.perform(effect, &state) == Flow::Over {
+            if deeds.perform(effect) == Flow::Over {
                 return Ok(());
             }
         }

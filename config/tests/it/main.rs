@@ -23,6 +23,8 @@ mod clients;
 mod control;
 /// Running out of file descriptors.
 mod descriptors;
+/// Apps that are told of a drain, and what is neither request nor answer in one.
+mod drain;
 /// What no app may see.
 mod guard;
 /// Jobs and the files that they write.

@@ -16,7 +16,7 @@ use crate::{
     http2::read,
     lines::log,
     site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, eventually, three, three_at},
-    wire::{Answer, End, Wire, get, post},
+    wire::{Alpn, Answer, End, Wire, get, post},
 };
 
 /// The budget of the real deployment. What ends at once ends long before.
@@ -124,6 +124,86 @@ fn http2_streams_are_finished_as_well() {
     }
     plain.ended();
     tls.ended();
+    site.stopped();
+}
+
+/// The head and the payload of the next frame (RFC 9113, section 4.1); pings and settings are answered.
+fn h2_frame(wire: &mut Wire) -> ([u8; 9], Vec<u8>) {
+    let head: [u8; 9] = wire.take(9).try_into().unwrap();
+    let payload = wire.take(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize);
+    if matches!(head[3], SETTINGS | PING) && head[4] & ACK == 0 {
+        let echoed = if head[3] == PING { &*payload } else { &[] };
+        wire.send(h2_bytes(head[3], ACK, 0, echoed));
+    }
+    (head, payload)
+}
+
+fn h2_bytes(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let head = [0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream];
+    [&head, payload].concat()
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// The request is told to be the last of its connection, and is answered all the same.
+#[test]
+fn clients_are_told_that_there_will_be_no_more_while_their_requests_are_finished() {
+    let site = Site::start(three().listen(ANY_TLS_PORT).workers(1));
+    let mut idle = site.wire();
+    assert_eq!(idle.ask(get("/axum/hello/x")).status, 200);
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for framework in FRAMEWORKS {
+        let path = format!("/{framework}/sink");
+        for mut wire in [site.wire(), site.tls_wire()] {
+            wire.send(post(&path, "0123456789").trim_end_matches("56789"));
+            first.push((framework, wire));
+        }
+        for mut wire in [site.wire(), Wire::tls(site.tls_address(), Alpn::Http2)] {
+            // POST and http, then path and authority as they are (RFC 7541, appendix A).
+            let mut headers = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+            headers.extend([path.as_bytes(), b"\x01\x04test"].concat());
+            wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+            wire.send(h2_bytes(SETTINGS, 0, 0, &[]));
+            wire.send(h2_bytes(HEADERS, END_HEADERS, 1, &headers));
+            wire.send(h2_bytes(DATA, 0, 1, b"01234"));
+            second.push((framework, wire));
+        }
+    }
+    site.requests(12);
+    site.stop();
+    // By then the worker has told everybody.
+    assert_eq!(idle.rest(), (Vec::new(), End::Closed));
+    for (framework, mut wire) in first {
+        wire.send("56789");
+        let answer = wire.answer();
+        assert_eq!((answer.text().trim(), answer.header("connection")), ("10", Some("close")), "{framework}");
+        assert_eq!(wire.rest(), (Vec::new(), End::Closed), "{framework}");
+    }
+    for (framework, mut wire) in second {
+        let goaway = loop {
+            let (head, payload) = h2_frame(&mut wire);
+            assert!(!matches!(head[3], HEADERS | DATA), "{framework}: it is not answered yet");
+            if head[3] == GOAWAY {
+                break payload;
+            }
+        };
+        assert_eq!(goaway[4..8], [0; 4], "{framework}: no error");
+        wire.send(h2_bytes(DATA, END_STREAM, 1, b"56789"));
+        let mut answer = Vec::new();
+        while answer.is_empty() {
+            let (head, payload) = h2_frame(&mut wire);
+            answer.extend(payload.into_iter().filter(|_| head[3] == DATA));
+        }
+        assert_eq!(answer.trim_ascii(), b"10", "{framework}");
+        assert_eq!(wire.end(), End::Closed, "{framework}");
+    }
     site.stopped();
 }
 

@@ -1,6 +1,6 @@
 //! Websockets (RFC 6455) of apps that do not know where they are mounted.
 
-use combo::mount;
+use combo::{Deployment, mount};
 use http::Method;
 
 use crate::{
@@ -9,15 +9,15 @@ use crate::{
 };
 
 pub(crate) const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 /// The last frame of its message.
-const LAST: u8 = 0x80;
+pub(crate) const LAST: u8 = 0x80;
 
 /// Where there are websockets that say again what they hear.
-const ECHOES: [&str; 8] = [
+pub(crate) const ECHOES: [&str; 8] = [
     "/axum/ws",
     "/actix/ws",
     "/actix/actor-ws",
@@ -29,22 +29,25 @@ const ECHOES: [&str; 8] = [
 ];
 
 /// The three apps on the workers and on threads of their own, behind endpoints of every kind.
-fn site() -> Site {
-    let deployment = three().listen(ANY_TLS_PORT).listen("unix:app.sock");
-    Site::start(
-        deployment
-            .mount("/axum-own", mount::axum(hello_axum::app()).own_threads(1))
-            .mount("/actix-own", mount::actix(hello_actix::app).own_threads(1))
-            .mount("/warp-own", mount::tower(warp::service(hello_warp::routes())).own_threads(1)),
-    )
+pub(crate) fn apps_everywhere() -> Deployment {
+    three()
+        .listen(ANY_TLS_PORT)
+        .listen("unix:app.sock")
+        .mount("/axum-own", mount::axum(hello_axum::app()).own_threads(1))
+        .mount("/actix-own", mount::actix(hello_actix::app).own_threads(1))
+        .mount("/warp-own", mount::tower(warp::service(hello_warp::routes())).own_threads(1))
 }
 
-fn everywhere(site: &Site) -> [Wire; 3] {
+fn site() -> Site {
+    Site::start(apps_everywhere())
+}
+
+pub(crate) fn everywhere(site: &Site) -> [Wire; 3] {
     [site.wire(), site.tls_wire(), Wire::unix(&site.path("app.sock"))]
 }
 
 /// A frame of a client, masked.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
         length @ 0..126 => frame.push(0x80 | length as u8),
@@ -64,7 +67,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The next frame of the server: what begins it, and what is in it.
-fn next(wire: &mut Wire) -> (u8, Vec<u8>) {
+pub(crate) fn next(wire: &mut Wire) -> (u8, Vec<u8>) {
     let head = wire.take(2);
     assert_eq!(head[1] & 0x80, 0, "a server does not mask");
     let length = match head[1] {
@@ -76,7 +79,7 @@ fn next(wire: &mut Wire) -> (u8, Vec<u8>) {
 }
 
 /// The next message, whatever it was cut into.
-fn message(wire: &mut Wire) -> (u8, Vec<u8>) {
+pub(crate) fn message(wire: &mut Wire) -> (u8, Vec<u8>) {
     let (first, mut whole) = next(wire);
     let mut last = first;
     while last & LAST == 0 {
@@ -88,14 +91,14 @@ fn message(wire: &mut Wire) -> (u8, Vec<u8>) {
     (first & 0x0f, whole)
 }
 
-fn ask(target: &str) -> String {
+pub(crate) fn ask(target: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nhost: a\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
 }
 
-fn head(wire: &mut Wire) -> String {
+pub(crate) fn head(wire: &mut Wire) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.extend(wire.take(1));

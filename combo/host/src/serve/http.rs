@@ -6,7 +6,7 @@
 )]
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     future::{Future, poll_fn},
     io,
@@ -20,10 +20,14 @@ use std::{
 
 use bytes::Bytes;
 use combo_core::{BoxError, Connection, Peer, context::Credentials};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header::HOST};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::{HOST, UPGRADE},
+};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
+    ext::Protocol,
     server::conn::{http1, http2},
     service::Service,
 };
@@ -46,7 +50,7 @@ use super::{
     route::Found,
     stream::{Socket, Stream},
     sweep::{Phase, Progress, Seen, Verdict},
-    worker::{Accepted, Counted, Front, Raw, Tls, Worker, said},
+    worker::{Accepted, Counted, Front, Kind, Raw, Shared, Tls, Worker, said},
 };
 use crate::mount::{Answering, Arrival, Later, host};
 
@@ -55,7 +59,7 @@ pub(crate) async fn connection(worker: Rc<Worker>, accepted: Accepted, counted: 
     let shakes = accepted.tls.is_some() || accepted.proxied;
     let phase = if shakes { Phase::Handshake } else { Phase::First };
     let progress = Arc::new(Progress::new(worker.shared.clock.clone(), phase));
-    if worker.draining.get() {
+    if worker.draining.get().is_some() {
         progress.judge(Verdict::Finish);
     }
     let shared = worker.shared.clone();
@@ -108,12 +112,12 @@ async fn serve(
     let limits = worker.limits.clone();
     let trusted = worker.proxies.trusts(&connection.peer);
     let connection = Arc::new(connection);
-    let (progress, host) = (progress.clone(), RefCell::default());
-    let line = Rc::new(Line { worker, connection, progress, host, trusted, certificate });
+    let (progress, host, opening) = (progress.clone(), RefCell::default(), Cell::new(None));
+    let line = Rc::new(Line { worker, connection, progress, host, trusted, certificate, opening });
     if http2 {
         let progress = line.progress.clone();
         progress.multiplexes();
-        let mut builder = http2::Builder::new(OnWorker);
+        let mut builder = http2::Builder::new(OnWorker(line.clone()));
         let _ = builder
             .max_concurrent_streams(limits.streams)
             .max_header_list_size(limits.head_size)
@@ -243,13 +247,31 @@ async fn hear_out(
     Ok(())
 }
 
-/// HTTP/2 streams are tasks of the worker.
+/// HTTP/2 streams are tasks of the worker, and so is what writes into each tunnel in one.
 #[derive(Clone)]
-struct OnWorker;
+struct OnWorker(Rc<Line>);
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnWorker {
     fn execute(&self, future: F) {
-        drop(tokio::task::spawn_local(future));
+        match self.0.opening.take() {
+            None => drop(tokio::task::spawn_local(future)),
+            Some(tunnel) => drop(tokio::task::spawn_local(async move {
+                let _tunnel = tunnel;
+                future.await;
+            })),
+        }
+    }
+}
+
+/// A tunnel in a stream of HTTP/2, named until it ends.
+struct Tunnel {
+    shared: Arc<Shared>,
+    key: usize,
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.shared.end_upgrade(self.key);
     }
 }
 
@@ -264,6 +286,8 @@ struct Line {
     trusted: bool,
     /// What was shown in the handshake.
     certificate: Option<Certificate>,
+    /// The HTTP library begins it as soon as it has the head of its answer.
+    opening: Cell<Option<Tunnel>>,
 }
 
 #[cfg(feature = "tls")]
@@ -288,7 +312,7 @@ impl Service<Request<Incoming>> for Door {
     fn call(&self, request: Request<Incoming>) -> Answer {
         let line = &self.0;
         let ticket = Some(Ticket::new(line.clone(), &request));
-        let connects = *request.method() == Method::CONNECT;
+        let connects = (*request.method() == Method::CONNECT).then(|| asked_for(&request));
         let refused = State::Refused(Refusal::NoMount);
         // A request is large, so it is put where it stays before anybody looks at it.
         let mut answer = Answer { request: Some(request), ticket, connects, state: refused };
@@ -380,7 +404,8 @@ struct Answer {
     /// Until its app is asked.
     request: Option<Request<Incoming>>,
     ticket: Option<Ticket>,
-    connects: bool,
+    /// What it asks to go on as.
+    connects: Option<Kind>,
     state: State,
 }
 
@@ -445,6 +470,27 @@ impl Future for Answer {
         ticket.whole |= response.body().is_end_stream();
         Poll::Ready(Ok(response.map(|body| Outgoing { body, ticket })))
     }
+}
+
+/// What a CONNECT asks for (RFC 8441, section 4).
+#[cold]
+fn asked_for(request: &Request<Incoming>) -> Kind {
+    let protocol = request.extensions().get::<Protocol>();
+    if protocol.is_some_and(|protocol| protocol.as_str() == "websocket") {
+        Kind::Websocket
+    } else {
+        Kind::Tunnel
+    }
+}
+
+/// What goes on after this answer, if anything does.
+fn granted(response: &Response<ResponseBody>, connects: Option<Kind>) -> Option<Kind> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return connects.filter(|_| response.status().is_success());
+    }
+    let websocket =
+        response.headers().get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    Some(if websocket { Kind::Websocket } else { Kind::Tunnel })
 }
 
 /// A request in flight: from its head to the end of its answer, however that comes.
@@ -527,15 +573,17 @@ impl Ticket {
     }
 
     /// An app has answered, if only with a head.
-    fn answered(&mut self, response: &Response<ResponseBody>, connects: bool) {
+    fn answered(&mut self, response: &Response<ResponseBody>, connects: Option<Kind>) {
         if self.line.worker.front.is_some()
             && let Some(RoutedTo(mount)) = response.extensions().get()
         {
             self.mounted(Some(*mount));
         }
-        let status = response.status();
-        if status == StatusCode::SWITCHING_PROTOCOLS || connects && status.is_success() {
-            self.line.progress.upgrades(response.extensions().get());
+        if let Some(kind) = granted(response, connects) {
+            if let Some(keeps) = response.extensions().get() {
+                self.line.progress.keeps(keeps);
+            }
+            self.upgrade(kind);
         }
         if response.body().streams() {
             self.stay();
@@ -546,6 +594,21 @@ impl Ticket {
     fn stay(&mut self) {
         if self.key.is_none() {
             self.key = Some(self.line.worker.shared.stay());
+        }
+    }
+
+    /// What the app says from here on is no answer any more.
+    #[cold]
+    fn upgrade(&self, kind: Kind) {
+        let Line { worker, progress, opening, .. } = &*self.line;
+        let shared = &worker.shared;
+        let Some(request) = shared.request(self.key) else { return };
+        let key = shared.upgrade(request, kind);
+        if progress.is_multiplexed() {
+            progress.tunnels();
+            opening.set(Some(Tunnel { shared: shared.clone(), key }));
+        } else {
+            progress.upgrades(kind == Kind::Websocket, key);
         }
     }
 
@@ -584,6 +647,8 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.line.progress.request_ended();
+        // It was not begun after all.
+        drop(self.line.opening.take());
         if let Some(key) = self.key {
             let _ = self.line.worker.shared.requests().try_remove(key);
         }

@@ -3,10 +3,12 @@
 //!
 //! Where proxies stand before us, [`haproxy`] and [`proxies`] are what they say of a connection and of a
 //! request. Around them: [`worker`], one thread with everything that requests need; [`sweep`], which ends
-//! what is overdue by the marks that [`stream`] and [`body`] leave; [`limits`], what clients may take; [`mounted`],
-//! what answers for a mount on a worker; [`front`], routing within the layers around all mounts.
+//! what is overdue by the marks that [`stream`] and [`body`] leave; [`frames`], what a websocket has said;
+//! [`limits`], what clients may take; [`mounted`], what answers for a mount on a worker; [`front`], routing
+//! within the layers around all mounts.
 
 pub(crate) mod body;
+pub(crate) mod frames;
 pub(crate) mod front;
 pub(crate) mod guard;
 pub(crate) mod haproxy;

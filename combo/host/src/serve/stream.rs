@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    frames::Frames,
     guard::{HeadScan, LastHead},
     sweep::{Phase, Progress, Seen, Verdict},
     worker::Registered,
@@ -56,6 +57,8 @@ pub(crate) struct Stream {
     /// What was read already and is given on first.
     ahead: Bytes,
     closing: Option<Closing>,
+    /// Once it is one.
+    websocket: Option<Box<Websocket>>,
     _registered: Registered,
 }
 
@@ -68,6 +71,29 @@ enum Closing {
     AfterPeer,
 }
 
+/// What its app has said in a websocket, and we.
+struct Websocket {
+    frames: Frames,
+    farewell: Farewell,
+}
+
+/// How far we have come with a close of our own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    Unsaid,
+    /// So many bytes of it are written.
+    Begun(usize),
+    /// So many bytes of what the app says after it are still taken, as if somebody heard them.
+    Said(usize),
+}
+
+/// A close with code 1001: going away (RFC 6455, section 7.4.1).
+const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
+
+/// What an app may say that nobody hears. More than that waits, as with a peer that does not read: an app
+/// that never stops would otherwise never wait.
+const UNHEARD: usize = 64 << 10;
+
 /// What an HTTP/2 client that knows beforehand sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -79,6 +105,7 @@ impl Stream {
             scan: HeadScan::default(),
             ahead: Bytes::new(),
             closing: None,
+            websocket: None,
             _registered: registered,
         }
     }
@@ -154,8 +181,13 @@ impl Stream {
 
     /// An upgraded connection is polled by whoever took it, so that is who a verdict has to wake.
     fn wait(&self, cx: &Context<'_>, wake: fn(&Progress, &Waker)) {
-        if self.progress.phase() == Phase::Upgraded {
+        if self.progress.is_upgraded() {
             wake(&self.progress, cx.waker());
+            // It may have been judged before anybody could be woken.
+            let verdict = self.progress.verdict();
+            if verdict == Verdict::Cut || self.parts(verdict) {
+                cx.waker().wake_by_ref();
+            }
         }
     }
 
@@ -165,6 +197,12 @@ impl Stream {
             self.wait(cx, Progress::wake_writer);
         }
         polled
+    }
+
+    /// Whether it is time for a close of our own.
+    fn parts(&self, verdict: Verdict) -> bool {
+        let may = |websocket: &Websocket| websocket.farewell == Farewell::Unsaid && websocket.frames.rests();
+        verdict == Verdict::Part && self.websocket.as_deref().is_some_and(may)
     }
 }
 
@@ -199,6 +237,81 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Says a close of our own if it is time for it, or the rest of it. Whoever reads or writes goes on with
+    /// it. Gives how much the app may say that nobody hears, once there was one.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>, verdict: Verdict) -> Poll<io::Result<Option<usize>>> {
+        let parts = self.parts(verdict);
+        let Some(websocket) = self.websocket.as_deref_mut() else { return Poll::Ready(Ok(None)) };
+        if parts {
+            websocket.farewell = Farewell::Begun(0);
+        }
+        loop {
+            let sent = match websocket.farewell {
+                Farewell::Unsaid => return Poll::Ready(Ok(None)),
+                Farewell::Said(left) => return Poll::Ready(Ok(Some(left))),
+                Farewell::Begun(sent) => sent,
+            };
+            let rest = &GOING_AWAY[sent..];
+            if rest.is_empty() {
+                let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_flush(cx));
+                self.progress.write(polled.is_pending());
+                ready!(polled)?;
+                websocket.farewell = Farewell::Said(UNHEARD);
+                self.progress.parts();
+                self.progress.let_write();
+            } else {
+                let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_write(cx, rest));
+                self.progress.write(polled.is_pending());
+                match ready!(polled)? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    more => websocket.farewell = Farewell::Begun(sent + more),
+                }
+            }
+        }
+    }
+
+    /// What an app says in a tunnel. Of a websocket the frames are followed, and after a close of our own
+    /// nothing is heard.
+    fn poll_tell(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.websocket.is_none() && self.progress.phase() == Phase::Websocket {
+            self.websocket = Some(Box::new(Websocket { frames: Frames::new(), farewell: Farewell::Unsaid }));
+        }
+        let verdict = self.progress.verdict();
+        match self.poll_farewell(cx, verdict) {
+            Poll::Ready(Ok(None)) => {}
+            Poll::Ready(Ok(Some(left))) if left > 0 || bytes.is_empty() => {
+                let taken = left.min(bytes.len());
+                if let Some(websocket) = &mut self.websocket {
+                    websocket.farewell = Farewell::Said(left - taken);
+                }
+                return Poll::Ready(Ok(taken));
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(Some(_))) | Poll::Pending => {
+                self.wait(cx, Progress::wake_writer);
+                return Poll::Pending;
+            }
+        }
+        let bytes = match &self.websocket {
+            Some(websocket) if verdict == Verdict::Part => &bytes[..websocket.frames.until_rest(bytes)],
+            _ => bytes,
+        };
+        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_write(cx, bytes));
+        let written = ready!(self.wrote(cx, polled))?;
+        if let Some(websocket) = &mut self.websocket {
+            websocket.frames.feed(&bytes[..written]);
+            if websocket.frames.closed() {
+                self.progress.parts();
+            }
+            if let Poll::Ready(said) = self.poll_farewell(cx, verdict) {
+                let _ = said?;
+            }
+        }
+        Poll::Ready(Ok(written))
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -211,6 +324,12 @@ impl AsyncRead for Stream {
             return Poll::Ready(Ok(()));
         }
         self.cut()?;
+        if self.websocket.is_some() {
+            let verdict = self.progress.verdict();
+            if let Poll::Ready(said) = self.poll_farewell(cx, verdict) {
+                let _ = said?;
+            }
+        }
         let before = buf.filled().len();
         let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_read(cx, buf));
         match &polled {
@@ -229,6 +348,9 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.cut()?;
+        if self.progress.is_upgraded() {
+            return self.poll_tell(cx, bytes);
+        }
         let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_write(cx, bytes));
         self.wrote(cx, polled)
     }
@@ -239,6 +361,10 @@ impl AsyncWrite for Stream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.cut()?;
+        if self.progress.is_upgraded() {
+            let first = slices.iter().find(|slice| !slice.is_empty());
+            return self.poll_tell(cx, first.map_or(&[], |slice| &**slice));
+        }
         let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_write_vectored(cx, slices));
         self.wrote(cx, polled)
     }
@@ -257,9 +383,12 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.closing.is_none() {
+            let verdict = self.progress.verdict();
+            let said = self.poll_farewell(cx, verdict);
+            let _ = ready!(self.wrote(cx, said))?;
             let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_shutdown(cx));
             ready!(self.wrote(cx, polled))?;
-            if self.progress.phase() == Phase::Upgraded {
+            if self.progress.is_upgraded() {
                 return Poll::Ready(Ok(()));
             }
             self.closing = Some(if self.progress.close() { Closing::AfterPeer } else { Closing::Now });

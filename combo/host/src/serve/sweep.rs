@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
     time::Duration,
@@ -51,10 +51,14 @@ pub(crate) enum Phase {
     Busy,
     /// Between requests.
     Idle,
-    /// Something else than HTTP now: a websocket.
-    Upgraded,
     /// All has been said; the peer may have more to say.
     Closing,
+    /// Something else than HTTP now, whatever it is.
+    Tunnel,
+    /// A websocket.
+    Websocket,
+    /// A websocket in which we have said that it closes.
+    Parted,
 }
 
 /// So many seconds without a request are long, among many connections.
@@ -63,12 +67,25 @@ const A_WHILE: u32 = 2;
 /// How long a peer may take to end a connection that we have ended.
 pub(crate) const CLOSING: Duration = Duration::from_secs(2);
 
+/// How long an app has to close its websockets by itself once the drain has begun.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
+/// How long a peer may take to answer a close while everything waits for it.
+const ANSWER: Duration = Duration::from_secs(1);
+
 impl Phase {
     fn of(number: u8) -> Self {
-        [Self::Handshake, Self::First, Self::Head, Self::Busy, Self::Idle, Self::Closing]
-            .into_iter()
-            .find(|phase| *phase as u8 == number)
-            .unwrap_or(Self::Upgraded)
+        const ALL: [Phase; 8] = [
+            Phase::Handshake,
+            Phase::First,
+            Phase::Head,
+            Phase::Busy,
+            Phase::Idle,
+            Phase::Closing,
+            Phase::Tunnel,
+            Phase::Websocket,
+        ];
+        ALL.into_iter().find(|phase| *phase as u8 == number).unwrap_or(Self::Parted)
     }
 }
 
@@ -91,6 +108,8 @@ pub(crate) enum Verdict {
     Serve,
     /// It ends after what is in flight.
     Finish,
+    /// It is a websocket and ends after the message that it is in.
+    Part,
     /// It ends now.
     Cut,
 }
@@ -105,6 +124,7 @@ pub(crate) enum Overdue {
     Body,
     Write,
     Closing,
+    Answer,
 }
 
 impl fmt::Display for Overdue {
@@ -117,6 +137,7 @@ impl fmt::Display for Overdue {
             Self::Body => "stopped in the middle of a body",
             Self::Write => "did not read the answer",
             Self::Closing => "did not end it",
+            Self::Answer => "did not answer the close of a websocket",
         })
     }
 }
@@ -148,6 +169,8 @@ pub(crate) struct Progress {
     kept: Mutex<Vec<Keeps>>,
     /// Somebody wants to know whether the peer is still there.
     probed: AtomicBool,
+    /// By what key it is named now that it is upgraded, plus one.
+    named: AtomicUsize,
 }
 
 impl Progress {
@@ -168,6 +191,7 @@ impl Progress {
             tunnels: AtomicBool::new(false),
             kept: Mutex::default(),
             probed: AtomicBool::new(false),
+            named: AtomicUsize::new(0),
         }
     }
 
@@ -186,18 +210,42 @@ impl Progress {
         self.enter(Phase::Idle);
     }
 
-    /// The connection, or a stream of it, is something else than HTTP from now on.
-    pub(crate) fn upgrades(&self, keeps: Option<&Keeps>) {
-        if let Some(Keeps(more)) = keeps {
-            let mut kept = self.kept();
-            if !kept.iter().any(|Keeps(known)| Arc::ptr_eq(known, more)) {
-                kept.push(Keeps(more.clone()));
-            }
+    /// What it holds for as long as it is open.
+    pub(crate) fn keeps(&self, Keeps(more): &Keeps) {
+        let mut kept = self.kept();
+        if !kept.iter().any(|Keeps(known)| Arc::ptr_eq(known, more)) {
+            kept.push(Keeps(more.clone()));
         }
-        if self.multiplexed.load(Relaxed) {
-            self.tunnels.store(true, Relaxed);
-        } else {
-            self.enter(Phase::Upgraded);
+    }
+
+    pub(crate) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Relaxed)
+    }
+
+    /// A stream of the connection is something else than HTTP from now on.
+    pub(crate) fn tunnels(&self) {
+        self.tunnels.store(true, Relaxed);
+    }
+
+    /// The connection is, and has a name.
+    pub(crate) fn upgrades(&self, websocket: bool, key: usize) {
+        self.named.store(key + 1, Relaxed);
+        self.enter(if websocket { Phase::Websocket } else { Phase::Tunnel });
+    }
+
+    pub(crate) fn named(&self) -> Option<usize> {
+        self.named.load(Relaxed).checked_sub(1)
+    }
+
+    /// Whether it is something else than HTTP.
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.phase.load(Relaxed) >= Phase::Tunnel as u8
+    }
+
+    /// A close was said in it, by the app or by us.
+    pub(crate) fn parts(&self) {
+        if self.phase() == Phase::Websocket {
+            self.enter(Phase::Parted);
         }
     }
 
@@ -221,7 +269,7 @@ impl Progress {
         if phase == Phase::First as u8 || phase == Phase::Idle as u8 {
             self.enter(Phase::Head);
         }
-        phase != Phase::Upgraded as u8
+        phase < Phase::Tunnel as u8
     }
 
     /// What is known of the head that is being read.
@@ -248,7 +296,7 @@ impl Progress {
 
     pub(crate) fn request_began(&self) {
         self.in_flight.store(self.in_flight.load(Relaxed) + 1, Relaxed);
-        if self.phase.load(Relaxed) != Phase::Upgraded as u8 {
+        if !self.is_upgraded() {
             self.phase.store(Phase::Busy as u8, Relaxed);
         }
     }
@@ -257,7 +305,7 @@ impl Progress {
         let left = self.in_flight.load(Relaxed) - 1;
         self.in_flight.store(left, Relaxed);
         self.waits_for_body.store(0, Relaxed);
-        if left == 0 && !matches!(self.phase(), Phase::Upgraded | Phase::Closing) {
+        if left == 0 && !self.is_upgraded() && self.phase() != Phase::Closing {
             self.enter(Phase::Idle);
         }
     }
@@ -333,6 +381,7 @@ impl Progress {
         match self.verdict.load(Relaxed) {
             0 => Verdict::Serve,
             1 => Verdict::Finish,
+            2 => Verdict::Part,
             _ => Verdict::Cut,
         }
     }
@@ -374,6 +423,11 @@ impl Progress {
         self.writer.register(waker);
     }
 
+    /// What another task waited to write can be written.
+    pub(crate) fn let_write(&self) {
+        self.writer.wake();
+    }
+
     /// Whatever it is at, it has only begun now.
     pub(crate) fn excuse(&self) {
         let now = self.clock.now();
@@ -402,16 +456,29 @@ impl Progress {
             Phase::Busy if !self.multiplexed.load(Relaxed) && over(body, limits.body) => {
                 return Some(Overdue::Body);
             }
-            Phase::Busy | Phase::Upgraded => return None,
+            Phase::Busy | Phase::Tunnel | Phase::Websocket | Phase::Parted => return None,
         };
         over(self.since.load(Relaxed), limit).then_some(overdue)
     }
 
-    /// Ends what is overdue; says what it was.
-    pub(crate) fn sweep(&self, limits: &Limits, draining: bool) -> Option<Overdue> {
-        if draining && self.phase() == Phase::First && self.clock.now() > self.since.load(Relaxed) + 1 {
-            self.judge(Verdict::Cut);
-            return None;
+    /// What would hold up a drain that has gone on for so long is ended.
+    fn drain(&self, since: Duration) -> Option<Overdue> {
+        match self.phase() {
+            Phase::First if self.idle() > 1 => self.judge(Verdict::Cut),
+            Phase::Websocket if since >= GRACE => self.judge(Verdict::Part),
+            Phase::Parted if u64::from(self.idle()) > ANSWER.as_secs() && self.verdict() != Verdict::Cut => {
+                self.judge(Verdict::Cut);
+                return Some(Overdue::Answer);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Ends what is overdue, and what holds up a drain that has gone on for a while; says what it was.
+    pub(crate) fn sweep(&self, limits: &Limits, draining: Option<Duration>) -> Option<Overdue> {
+        if let Some(overdue) = draining.and_then(|since| self.drain(since)) {
+            return Some(overdue);
         }
         let overdue = self.overdue(limits)?;
         if self.verdict() == Verdict::Cut {
@@ -461,13 +528,13 @@ mod tests {
         check("write", |p| (request(p), p.write(true)).1, Overdue::Write, 60);
         check("h2 idle", Progress::multiplexes, Overdue::Idle, 75);
         check("closing", |p| (p.enter(Phase::Busy), p.close()).0, Overdue::Closing, 2);
-        check("websocket write", |p| (p.enter(Phase::Upgraded), p.write(true)).1, Overdue::Write, 60);
+        check("websocket write", |p| (p.enter(Phase::Websocket), p.write(true)).1, Overdue::Write, 60);
     }
 
     #[test]
     fn what_is_quiet_by_nature_is_left_alone() {
         let clock = Coarse::new();
-        for phase in [Phase::Busy, Phase::Upgraded] {
+        for phase in [Phase::Busy, Phase::Tunnel, Phase::Websocket, Phase::Parted] {
             let progress = Progress::new(clock.clone(), phase);
             clock.set(Duration::from_secs(100_000));
             assert_eq!(progress.overdue(&Limits::default()), None, "{phase:?}");
@@ -493,7 +560,7 @@ mod tests {
         let progress = Progress::new(clock.clone(), Phase::First);
         progress.multiplexes();
         progress.request_began();
-        progress.upgrades(None);
+        progress.tunnels();
         progress.request_ended();
         clock.set(Duration::from_secs(70));
         assert!(!progress.read());
@@ -508,11 +575,11 @@ mod tests {
         let clock = Coarse::new();
         let progress = Progress::new(clock.clone(), Phase::Idle);
         clock.set(Duration::from_secs(100));
-        assert_eq!(progress.sweep(&Limits::default(), false), Some(Overdue::Idle));
+        assert_eq!(progress.sweep(&Limits::default(), None), Some(Overdue::Idle));
         assert_eq!(progress.verdict(), Verdict::Finish);
-        assert_eq!(progress.sweep(&Limits::default(), false), Some(Overdue::Idle));
+        assert_eq!(progress.sweep(&Limits::default(), None), Some(Overdue::Idle));
         assert_eq!(progress.verdict(), Verdict::Cut);
-        assert_eq!(progress.sweep(&Limits::default(), false), None);
+        assert_eq!(progress.sweep(&Limits::default(), None), None);
     }
 
     #[test]
@@ -520,7 +587,38 @@ mod tests {
         let clock = Coarse::new();
         let progress = Progress::new(clock.clone(), Phase::First);
         clock.set(Duration::from_secs(2));
-        assert_eq!(progress.sweep(&Limits::default(), true), None);
+        assert_eq!(progress.sweep(&Limits::default(), Some(Duration::from_secs(2))), None);
         assert_eq!(progress.verdict(), Verdict::Cut);
+    }
+
+    #[test]
+    fn a_websocket_is_closed_after_a_grace_and_cut_if_that_is_not_answered() {
+        let clock = Coarse::new();
+        let progress = Progress::new(clock.clone(), Phase::Busy);
+        progress.upgrades(true, 7);
+        let sweep = |seconds| {
+            clock.set(Duration::from_secs(seconds));
+            let overdue = progress.sweep(&Limits::default(), Some(Duration::from_millis(seconds * 1_000)));
+            (overdue, progress.verdict())
+        };
+        assert_eq!(sweep(0), (None, Verdict::Serve));
+        assert_eq!(sweep(1), (None, Verdict::Part));
+        assert_eq!(sweep(100), (None, Verdict::Part), "it is in the middle of a message");
+        progress.parts();
+        assert_eq!(sweep(101), (None, Verdict::Part));
+        assert_eq!(sweep(102), (Some(Overdue::Answer), Verdict::Cut));
+        assert_eq!(sweep(103), (None, Verdict::Cut));
+        assert_eq!(progress.named(), Some(7));
+    }
+
+    #[test]
+    fn what_is_no_websocket_is_left_alone_until_the_end_of_a_drain() {
+        let clock = Coarse::new();
+        let progress = Progress::new(clock.clone(), Phase::Busy);
+        progress.upgrades(false, 0);
+        progress.parts();
+        clock.set(Duration::from_secs(1_000));
+        assert_eq!(progress.sweep(&Limits::default(), Some(Duration::from_secs(1_000))), None);
+        assert_eq!((progress.verdict(), progress.phase()), (Verdict::Serve, Phase::Tunnel));
     }
 }

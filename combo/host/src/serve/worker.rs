@@ -10,6 +10,7 @@
 
 use std::{
     cell::Cell,
+    fmt,
     future::Future,
     panic::AssertUnwindSafe,
     rc::Rc,
@@ -35,7 +36,7 @@ use super::{
     proxies::Proxies,
     recent::Recent,
     route::Routes,
-    sweep::{Coarse, Phase, Progress, Verdict},
+    sweep::{Coarse, Progress, Verdict},
 };
 use crate::mount::{App, Builder, layer::Wrapper};
 
@@ -89,14 +90,36 @@ pub(crate) enum Message {
     Replace(usize, Replacement),
 }
 
-/// A request in flight, as other threads may see it.
+/// A request in flight, or what it has become, as other threads may see it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InFlight {
     /// The index of the mount.
     pub(crate) mount: usize,
+    pub(crate) kind: Kind,
     text: Text,
     /// On the worker's coarse clock.
     since: u32,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Its answer.
+    Request,
+    /// What came of it.
+    Websocket,
+    /// The same, of any other protocol.
+    Tunnel,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Request => "request",
+            Self::Websocket => "websocket",
+            Self::Tunnel => "tunnel",
+        })
+    }
 }
 
 impl InFlight {
@@ -152,6 +175,8 @@ pub(crate) struct Shared {
     open: AtomicUsize,
     connections: Mutex<Slab<Arc<Progress>>>,
     requests: Mutex<Slab<InFlight>>,
+    /// What requests have become that are answered and go on.
+    upgraded: Mutex<Slab<InFlight>>,
     /// Moves whenever the worker does something; see the stall watch.
     sequence: AtomicU64,
     parked: AtomicBool,
@@ -171,6 +196,7 @@ impl Shared {
             open: AtomicUsize::new(0),
             connections: Mutex::default(),
             requests: Mutex::default(),
+            upgraded: Mutex::default(),
             sequence: AtomicU64::new(0),
             parked: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
@@ -188,6 +214,20 @@ impl Shared {
 
     pub(crate) fn requests(&self) -> MutexGuard<'_, Slab<InFlight>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn upgraded(&self) -> MutexGuard<'_, Slab<InFlight>> {
+        self.upgraded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request is answered and goes on as something else, under this key.
+    pub(crate) fn upgrade(&self, request: InFlight, kind: Kind) -> usize {
+        self.upgraded().insert(InFlight { kind, ..request })
+    }
+
+    /// It is over.
+    pub(crate) fn end_upgrade(&self, key: usize) {
+        let _ = self.upgraded().try_remove(key);
     }
 
     /// A request comes, and with it its app begins to run. It is written down without a lock and
@@ -209,7 +249,7 @@ impl Shared {
 
     fn on_slate(&self) -> InFlight {
         let text = std::array::from_fn(|word| self.slate.1[word].load(Relaxed));
-        InFlight { mount: self.slate.0.load(Relaxed), text, since: self.clock.now() }
+        InFlight { mount: self.slate.0.load(Relaxed), kind: Kind::Request, text, since: self.clock.now() }
     }
 
     /// It is known only now which mount the request that runs is for.
@@ -324,19 +364,23 @@ impl Desk {
     /// What is in flight, oldest first, with its age in seconds: also what an app has not let go of
     /// since it came. The worker may be held by it, so its own clock is not asked.
     pub(crate) fn in_flight(&self) -> Vec<(InFlight, u32)> {
-        let now = Coarse::new();
-        now.set(self.shared.started.elapsed());
         let held = self.shared.held();
         let stayed: Vec<_> = self.shared.requests().iter().map(|(_, request)| *request).collect();
-        let all = held.into_iter().chain(stayed);
-        let mut requests: Vec<_> = all.map(|r| (r, now.now().saturating_sub(r.since))).collect();
-        requests.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
-        requests
+        self.by_age(held.into_iter().chain(stayed))
     }
 
-    /// Connections that are something else than HTTP now.
-    pub(crate) fn upgraded(&self) -> usize {
-        self.shared.connections().iter().filter(|(_, progress)| progress.phase() == Phase::Upgraded).count()
+    /// The same of connections, and streams of HTTP/2, that are something else than HTTP now.
+    pub(crate) fn upgraded(&self) -> Vec<(InFlight, u32)> {
+        let upgraded: Vec<_> = self.shared.upgraded().iter().map(|(_, request)| *request).collect();
+        self.by_age(upgraded.into_iter())
+    }
+
+    fn by_age(&self, all: impl Iterator<Item = InFlight>) -> Vec<(InFlight, u32)> {
+        let now = Coarse::new();
+        now.set(self.shared.started.elapsed());
+        let mut all: Vec<_> = all.map(|one| (one, now.now().saturating_sub(one.since))).collect();
+        all.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
+        all
     }
 
     /// Where the worker is at: a number that moves while it does, or `None` while it sleeps.
@@ -369,7 +413,11 @@ pub(crate) struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let _ = self.counted.0.connections().remove(self.key);
+        let shared = &self.counted.0;
+        let progress = shared.connections().remove(self.key);
+        if let Some(key) = progress.named() {
+            shared.end_upgrade(key);
+        }
     }
 }
 
@@ -396,7 +444,8 @@ pub(crate) struct Worker {
     pub(crate) limits: Arc<Limits>,
     pub(crate) access_log: bool,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) draining: Cell<bool>,
+    /// Since when.
+    pub(crate) draining: Cell<Option<Instant>>,
     swept: Cell<Instant>,
 }
 
@@ -436,9 +485,11 @@ pub(crate) async fn run(
                     drop(tokio::task::spawn_local(super::http::connection(worker.clone(), accepted, counted)));
                 }
                 Some(Message::Drain) => {
-                    worker.draining.set(true);
+                    worker.draining.set(Some(Instant::now()));
                     worker.mounts.iter().for_each(Mounted::stop);
                     shared.judge(Verdict::Finish);
+                    // The next sweep finds that the grace of websockets is over.
+                    sweep.reset();
                 }
                 Some(Message::Cut) => shared.judge(Verdict::Cut),
                 Some(Message::Turn(mount, turn, told)) => {
@@ -453,10 +504,10 @@ pub(crate) async fn run(
                 None => break,
             },
             _ = sweep.tick(), if shared.open.load(Relaxed) > 0 => worker.sweep(),
-            () = shared.closed.notified(), if worker.draining.get() => {}
+            () = shared.closed.notified(), if worker.draining.get().is_some() => {}
             () = &mut release => break,
         }
-        if worker.draining.get() && !told && shared.open.load(Relaxed) == 0 {
+        if worker.draining.get().is_some() && !told && shared.open.load(Relaxed) == 0 {
             told = true;
             empty();
         }
@@ -480,7 +531,7 @@ impl Worker {
             let app = layers.into_iter().fold(routing, |app, wrap| wrap(app));
             Front { app, telling: Telling::default() }
         });
-        let (draining, swept) = (Cell::new(false), Cell::new(Instant::now()));
+        let (draining, swept) = (Cell::new(None), Cell::new(Instant::now()));
         let recent = Recent::default();
         Ok(Self { mounts, front, proxies, routes, recent, limits, access_log, shared, draining, swept })
     }
@@ -494,6 +545,7 @@ impl Worker {
         let held = self.swept.replace(Instant::now()).elapsed() > 2 * SWEEP;
         let crowded = self.shared.is_crowded();
         let paused = self.mounts.iter().any(Mounted::is_paused);
+        let draining = self.draining.get().map(|since| since.elapsed());
         for (_, progress) in &*self.shared.connections() {
             if crowded {
                 progress.lull();
@@ -504,7 +556,7 @@ impl Worker {
             if held {
                 // An app held the worker: whoever is late by that could not be heard.
                 progress.excuse();
-            } else if let Some(overdue) = progress.sweep(&self.limits, self.draining.get()) {
+            } else if let Some(overdue) = progress.sweep(&self.limits, draining) {
                 tracing::debug!("ended a connection whose peer {overdue}");
             }
         }
