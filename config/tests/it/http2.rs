@@ -150,6 +150,23 @@ fn text(headers: &HeaderMap) -> Vec<(String, String)> {
     headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
+/// The beginning of an upload, for the host `a`, as the bytes of a connection: the preface, `SETTINGS`, a
+/// head, and a piece of a body that goes on.
+pub(crate) fn upload(target: &str, headers: &[(&str, &str)], piece: &[u8]) -> Vec<u8> {
+    let sized = |text: &str| [&[u8::try_from(text.len()).expect("a short text")], text.as_bytes()].concat();
+    // `:method: POST`, `:scheme: http`, `:path`, `:authority: a`, then literals (RFC 7541, appendix A).
+    let mut block = [&[0x83, 0x86, 0x04], &*sized(target), &[0x01, 1], b"a"].concat();
+    for (name, value) in headers {
+        block.extend([&[0], &*sized(name), &sized(value)].concat());
+    }
+    let frame = |kind: u8, flags: u8, payload: &[u8]| {
+        let length = u8::try_from(payload.len()).expect("a short frame");
+        [&[0, 0, length, kind, flags, 0, 0, 0, 1], payload].concat()
+    };
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    [&preface[..], &frame(1, 4, &block), &frame(0, 0, piece)].concat()
+}
+
 /// A body whose pieces come out of a channel.
 pub(crate) struct Piped(pub(crate) tokio::sync::mpsc::Receiver<Bytes>);
 

@@ -21,6 +21,8 @@ mod apps;
 mod clients;
 /// One mount at a time: maintenance, pauses, swaps, and what is counted of each.
 mod control;
+/// Where servers differ.
+mod corners;
 /// Running out of file descriptors.
 mod descriptors;
 /// Apps that are told of a drain, and what is neither request nor answer in one.

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use combo_core::{BoxError, Connection, Peer, context::Credentials};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{HOST, UPGRADE},
+    header::{CONTENT_LENGTH, HOST, UPGRADE},
 };
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
@@ -313,9 +313,10 @@ impl Service<Request<Incoming>> for Door {
         let line = &self.0;
         let ticket = Some(Ticket::new(line.clone(), &request));
         let connects = (*request.method() == Method::CONNECT).then(|| asked_for(&request));
+        let bare = *request.method() == Method::HEAD && request.version() == Version::HTTP_2;
         let refused = State::Refused(Refusal::NoMount);
         // A request is large, so it is put where it stays before anybody looks at it.
-        let mut answer = Answer { request: Some(request), ticket, connects, state: refused };
+        let mut answer = Answer { request: Some(request), ticket, connects, bare, state: refused };
         answer.admit(line);
         answer
     }
@@ -406,6 +407,8 @@ struct Answer {
     ticket: Option<Ticket>,
     /// What it asks to go on as.
     connects: Option<Kind>,
+    /// Its body stays here: over HTTP/2 the HTTP library would send it, whatever the method.
+    bare: bool,
     state: State,
 }
 
@@ -448,7 +451,7 @@ impl Future for Answer {
                 ticket.ask(request, way.as_ref(), believed.as_deref(), cx).map(Some)
             }
         };
-        let response = match answering {
+        let mut response = match answering {
             Ok(Some(Answering::Now(Ok(response)))) => {
                 ticket.answered(&response, this.connects);
                 response
@@ -467,6 +470,12 @@ impl Future for Answer {
             Err(refusal) => refusal.response(),
         };
         ticket.status = response.status();
+        if this.bare && !response.body().is_end_stream() {
+            if let Some(length) = response.body().size_hint().exact() {
+                let _ = response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+            }
+            *response.body_mut() = ResponseBody::empty();
+        }
         ticket.whole |= response.body().is_end_stream();
         Poll::Ready(Ok(response.map(|body| Outgoing { body, ticket })))
     }
