@@ -40,6 +40,8 @@ pub(crate) struct Tunnel {
 struct Connection {
     io: Option<TokioIo<Upgraded>>,
     closed: bool,
+    /// The app has heard that the other end says no more; it may still listen.
+    heard_out: bool,
     /// Who waits for incoming bytes.
     reader: Option<Waker>,
     /// The task that writes.
@@ -48,7 +50,7 @@ struct Connection {
 
 impl Tunnel {
     pub(crate) fn new(upgrade: OnUpgrade, busy: Option<Busy>) -> Self {
-        let connection = Connection { io: None, closed: false, reader: None, writer: None };
+        let connection = Connection { io: None, closed: false, heard_out: false, reader: None, writer: None };
         Self { connection: Rc::new(RefCell::new(connection)), upgrade: Some(upgrade), _busy: busy }
     }
 
@@ -80,8 +82,8 @@ impl Tunnel {
                 }
                 connection.writer = Some(cx.waker().clone());
                 // Nobody else reads if the app has dropped its payload, and then this is the only way
-                // to learn that the other end is gone.
-                if Rc::strong_count(&self.connection) == 1 {
+                // to learn that the other end is gone. If that is no news, only writing can tell.
+                if Rc::strong_count(&self.connection) == 1 && !connection.heard_out {
                     while let Poll::Ready(read) = connection.poll_read(cx) {
                         if !matches!(read, Some(Ok(_))) {
                             return Poll::Ready(None);
@@ -166,8 +168,10 @@ impl Stream for Incoming {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut connection = self.0.borrow_mut();
         let next = connection.poll_read(cx);
-        if next.is_pending() {
-            connection.reader = Some(cx.waker().clone());
+        match next {
+            Poll::Pending => connection.reader = Some(cx.waker().clone()),
+            Poll::Ready(None) => connection.heard_out = true,
+            Poll::Ready(Some(_)) => {}
         }
         next.map_err(PayloadError::Io)
     }

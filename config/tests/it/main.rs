@@ -50,6 +50,8 @@ mod start;
 mod stop;
 /// Bodies that come bit by bit.
 mod streaming;
+/// Connections that become something else.
+mod upgrades;
 /// Websockets.
 mod websocket;
 /// Threads that serve.

@@ -194,6 +194,19 @@ fn apps_that_want_it_are_told_of_tls_and_of_who_is_at_a_unix_socket() {
 }
 
 #[test]
+fn over_a_unix_socket_every_framework_is_told_by_its_own_means() {
+    let site = Site::start(crate::site::three().listen("unix:app.sock"));
+    for framework in FRAMEWORKS {
+        let ask = format!("GET /{framework}/where?a HTTP/1.1\r\nhost: combo.example\r\n\r\n");
+        let seen = Wire::unix(&site.path("app.sock")).ask(ask).json();
+        let expected = [None, Some("http"), Some("combo.example"), Some(&*format!("/{framework}"))];
+        assert_eq!(told(&seen), expected, "{seen}");
+        assert_eq!(seen["original"], format!("/{framework}/where?a"), "{seen}");
+        assert_eq!((&seen["path"], &seen["query"]), (&"/where".into(), &"a".into()), "{seen}");
+    }
+}
+
+#[test]
 fn a_host_that_is_not_ours_is_421_over_a_certificate_that_is_not_its() {
     let target = mirror("axum", &Reached::default());
     let site = Site::start(

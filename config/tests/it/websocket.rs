@@ -98,18 +98,10 @@ pub(crate) fn ask(target: &str) -> String {
     )
 }
 
-pub(crate) fn head(wire: &mut Wire) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.extend(wire.take(1));
-    }
-    String::from_utf8(head).unwrap().to_ascii_lowercase()
-}
-
 /// Shakes hands (section 1.3).
 pub(crate) fn open(wire: &mut Wire, target: &str) {
     wire.send(ask(target));
-    let head = head(wire);
+    let head = wire.head().to_ascii_lowercase();
     assert!(head.starts_with("http/1.1 101 "), "{target}: {head}");
     assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{target}: {head}");
     assert!(head.contains("\r\nupgrade: websocket\r\n"), "{target}: {head}");

@@ -203,6 +203,13 @@ impl Wire {
         self.ahead.drain(..count).collect()
     }
 
+    /// Reads a head and no more.
+    pub(crate) fn head(&mut self) -> String {
+        self.until("\r\n\r\n");
+        let end = self.ahead.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("it has come") + 4;
+        String::from_utf8(self.ahead.drain(..end).collect()).expect("a head in text")
+    }
+
     /// Reads to the end of the connection.
     pub(crate) fn rest(&mut self) -> (Vec<u8>, End) {
         let until = Instant::now() + PATIENCE;
