@@ -27,6 +27,8 @@ mod corners;
 mod descriptors;
 /// Apps that are told of a drain, and what is neither request nor answer in one.
 mod drain;
+/// Calls of gRPC.
+mod grpc;
 /// What no app may see.
 mod guard;
 /// Jobs and the files that they write.

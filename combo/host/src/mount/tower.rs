@@ -30,6 +30,10 @@ use crate::serve::body::{RequestBody, ResponseBody};
 /// tonic, salvo, a stack of tower layers. An error that it returns is answered with 500 and logged.
 ///
 /// One whose futures or bodies cannot be sent goes through [`local`].
+///
+/// Clients of gRPC ask for `/package.Service/Method`, so such a service is mounted at the root of a host, or at
+/// `"/package.Service"` [`unstripped`](Target::unstripped) beside others. A call ends at the deadline that
+/// it brings, and what the combo refuses it is told as a status of gRPC.
 pub fn tower<S, B>(service: S) -> Target
 where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,

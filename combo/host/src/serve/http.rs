@@ -41,6 +41,7 @@ use tokio::{
 use super::{
     body::{Content, RequestBody, ResponseBody},
     front::RoutedTo,
+    grpc::{self, Call},
     guard::{LastHead, Lengths, guard, valid_host},
     haproxy,
     limits::Limits,
@@ -312,11 +313,12 @@ impl Service<Request<Incoming>> for Door {
     fn call(&self, request: Request<Incoming>) -> Answer {
         let line = &self.0;
         let ticket = Some(Ticket::new(line.clone(), &request));
+        let call = Call::of(&request);
         let connects = (*request.method() == Method::CONNECT).then(|| asked_for(&request));
         let bare = *request.method() == Method::HEAD && request.version() == Version::HTTP_2;
         let refused = State::Refused(Refusal::NoMount);
         // A request is large, so it is put where it stays before anybody looks at it.
-        let mut answer = Answer { request: Some(request), ticket, connects, bare, state: refused };
+        let mut answer = Answer { request: Some(request), ticket, connects, bare, call, state: refused };
         answer.admit(line);
         answer
     }
@@ -409,6 +411,8 @@ struct Answer {
     connects: Option<Kind>,
     /// Its body stays here: over HTTP/2 the HTTP library would send it, whatever the method.
     bare: bool,
+    /// If it is one of gRPC.
+    call: Option<Call>,
     state: State,
 }
 
@@ -457,19 +461,24 @@ impl Future for Answer {
                 response
             }
             Ok(Some(Answering::Now(Err(error)))) => {
-                Refusal::of(error, |error| ticket.complain(&crate::error::chain(error))).response()
+                let refusal = Refusal::of(error, |error| ticket.complain(&crate::error::chain(error)));
+                ticket.refused(refusal, this.call.is_some())
             }
             Ok(waits) => {
                 if let Some(Answering::Later(later)) = waits {
                     this.state = State::Asked(later);
                 }
-                ticket.stay();
-                this.ticket = Some(ticket);
-                return Poll::Pending;
+                if !this.call.as_mut().is_some_and(|call| call.is_over(cx)) {
+                    ticket.stay();
+                    this.ticket = Some(ticket);
+                    return Poll::Pending;
+                }
+                // What the app was doing is dropped.
+                this.state = State::Refused(Refusal::TimedOut);
+                ticket.refused(Refusal::TimedOut, true)
             }
-            Err(refusal) => refusal.response(),
+            Err(refusal) => ticket.refused(refusal, this.call.is_some()),
         };
-        ticket.status = response.status();
         if this.bare && !response.body().is_end_stream() {
             if let Some(length) = response.body().size_hint().exact() {
                 let _ = response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
@@ -588,6 +597,7 @@ impl Ticket {
         {
             self.mounted(Some(*mount));
         }
+        self.status = response.status();
         if let Some(kind) = granted(response, connects) {
             if let Some(keeps) = response.extensions().get() {
                 self.line.progress.keeps(keeps);
@@ -597,6 +607,13 @@ impl Ticket {
         if response.body().streams() {
             self.stay();
         }
+    }
+
+    /// The combo answers itself, in the words of gRPC if it is a call.
+    #[cold]
+    fn refused(&mut self, refusal: Refusal, call: bool) -> Response<ResponseBody> {
+        self.status = refusal.status();
+        if call { grpc::refused(refusal) } else { refusal.response() }
     }
 
     /// It takes longer, so it can be named.

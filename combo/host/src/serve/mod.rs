@@ -5,11 +5,12 @@
 //! request. Around them: [`worker`], one thread with everything that requests need; [`sweep`], which ends
 //! what is overdue by the marks that [`stream`] and [`body`] leave; [`frames`], what a websocket has said;
 //! [`limits`], what clients may take; [`mounted`], what answers for a mount on a worker; [`front`], routing
-//! within the layers around all mounts.
+//! within the layers around all mounts; [`grpc`], what is different for calls of gRPC.
 
 pub(crate) mod body;
 pub(crate) mod frames;
 pub(crate) mod front;
+pub(crate) mod grpc;
 pub(crate) mod guard;
 pub(crate) mod haproxy;
 pub(crate) mod http;
