@@ -46,6 +46,8 @@ mod panics;
 mod prefix;
 /// What proxies say of others, and whom they are believed.
 mod proxies;
+/// Services of other frameworks, as the examples mount them.
+mod services;
 /// Starting, or not; endpoints; the command line.
 mod start;
 /// Stopping, by signals and by command.
