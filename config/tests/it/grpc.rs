@@ -26,6 +26,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
+use tower_http::trace::TraceLayer;
 
 use crate::{
     http2::{Piped, upload},
@@ -199,7 +200,7 @@ fn say(site: &Site, client: &Client<Channel>, text: &str) -> Said<Word> {
 }
 
 /// The service in every place that it can have, and the origin by which it is found there.
-fn everywhere(talk: &Talk) -> (Site, [&'static str; 5]) {
+fn everywhere(talk: &Talk) -> (Site, [&'static str; 6]) {
     let target = || mount::tower(talk.clone());
     let site = Site::start(
         three()
@@ -209,10 +210,14 @@ fn everywhere(talk: &Talk) -> (Site, [&'static str; 5]) {
             // Below a prefix, which clients that can say one say.
             .mount("/api", target())
             .mount("/own", target().own_threads(2))
-            .mount("grpc.example/", target())
+            .mount("/layered", target().layer(TraceLayer::new_for_grpc()).own_threads(1))
+            .mount("grpc.example/", target().layer(TraceLayer::new_for_grpc()))
             .mount("own.example/", target().own_threads(2)),
     );
-    (site, ["localhost", "localhost/api", "localhost/own", "grpc.example", "own.example"])
+    (
+        site,
+        ["localhost", "localhost/api", "localhost/own", "localhost/layered", "grpc.example", "own.example"],
+    )
 }
 
 #[test]
