@@ -66,7 +66,8 @@ impl Handle {
         &self.addresses
     }
 
-    /// Says a command and waits for the reply.
+    /// Says a command and waits for the reply. What is said of a mount is replied to when every worker has
+    /// heard it: no request that comes later is answered as before.
     ///
     /// ```no_run
     /// # async fn migrate() {}

@@ -124,13 +124,15 @@ struct Bystanders {
     framework: &'static str,
     slow: Wire,
     endless: Wire,
+    socket: Wire,
     stream: (Http2, tokio::task::JoinHandle<Answer>),
     others: Vec<Wire>,
 }
 
 impl Bystanders {
     fn of(site: &Site, framework: &'static str) -> Self {
-        let (mut slow, mut endless) = (site.wire(), site.wire());
+        let (mut slow, mut endless, mut socket) = (site.wire(), site.wire(), site.wire());
+        open(&mut socket, &format!("/{framework}/ws"));
         endless.send(get(&format!("/{framework}/endless")));
         endless.until("1\n");
         slow.send(get(&format!("/{framework}/slow?ms=1000")));
@@ -138,19 +140,15 @@ impl Bystanders {
         let stream = http2.begin(http2.request(Method::GET, &format!("/{framework}/stream"), &[], ""));
         let stream = site.runtime().spawn(async { read(stream.await.unwrap()).await });
         site.requests(3);
-        let mut bystanders = Self {
-            framework,
-            slow,
-            endless,
-            stream: (http2, stream),
-            others: vec![site.wire(), site.wire()],
-        };
+        let (stream, others) = ((http2, stream), vec![site.wire(), site.wire()]);
+        let mut bystanders = Self { framework, slow, endless, socket, stream, others };
         bystanders.go_on();
         bystanders
     }
 
-    /// The connections to other mounts are the same as ever.
+    /// The connections to other mounts are the same as ever, and so is a websocket to this one.
     fn go_on(&mut self) {
+        echoes(&mut self.socket, TEXT, b"still here", self.framework);
         for wire in &mut self.others {
             for other in FRAMEWORKS.iter().filter(|other| **other != self.framework) {
                 assert_eq!(wire.ask(get(&format!("/{other}/hello/x"))).text(), "Hello, x!\n", "{other}");
