@@ -1,4 +1,4 @@
-//! The app under actix's own server: `alone PORT [WORKERS]`.
+//! The app under actix's own server, over HTTP/1.1 and HTTP/2: `alone PORT [WORKERS]`.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -30,7 +30,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Option<(u16, Option<NonZero
 }
 
 async fn run(port: u16, workers: Option<NonZeroUsize>) -> io::Result<()> {
-    let mut server = HttpServer::new(hello_actix::app).bind((Ipv4Addr::LOCALHOST, port))?;
+    let mut server = HttpServer::new(hello_actix::app).bind_auto_h2c((Ipv4Addr::LOCALHOST, port))?;
     if let Some(workers) = workers {
         server = server.workers(workers.get());
     }

@@ -71,9 +71,25 @@ async fn sink(body: Payload) -> Result<String, PayloadError> {
     Ok(length.to_string())
 }
 
-async fn events() -> HttpResponse {
-    let events = stream::iter(1..=10).then(async |n| {
-        sleep(TICK).await;
+/// How many events, and how many milliseconds before each.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Flow {
+    count: u32,
+    every: u64,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { count: 10, every: 100 }
+    }
+}
+
+async fn events(Query(Flow { count, every }): Query<Flow>) -> HttpResponse {
+    let events = stream::iter(1..=count).then(move |n| async move {
+        if every > 0 {
+            sleep(Duration::from_millis(every)).await; // of nothing, too, it would wait for its clock
+        }
         Ok::<_, Infallible>(Bytes::from(format!("data: {n}\n\n")))
     });
     HttpResponse::Ok()

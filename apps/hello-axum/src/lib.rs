@@ -70,9 +70,27 @@ async fn sink(body: Body) -> Result<String, StatusCode> {
     length.map(|length| length.to_string()).map_err(|_| StatusCode::BAD_REQUEST)
 }
 
-async fn events() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    Sse::new(stream::iter(1..=10).then(|n| async move {
-        sleep(TICK).await;
+/// How many events, and how many milliseconds before each.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Flow {
+    count: u32,
+    every: u64,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { count: 10, every: 100 }
+    }
+}
+
+async fn events(
+    Query(Flow { count, every }): Query<Flow>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    Sse::new(stream::iter(1..=count).then(move |n| async move {
+        if every > 0 {
+            sleep(Duration::from_millis(every)).await; // of nothing, too, it would wait for its clock
+        }
         Ok(Event::default().data(n.to_string()))
     }))
 }

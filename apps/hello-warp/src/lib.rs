@@ -33,7 +33,7 @@ pub fn routes() -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clo
     let kind = warp::header::optional("content-type");
     let echo = warp::path!("echo").and(warp::post()).and(kind).and(warp::body::stream()).map(echo);
     let sink = warp::path!("sink").and(warp::body::stream()).then(sink);
-    let events = warp::path!("stream").and(warp::get()).map(events);
+    let events = warp::path!("stream").and(warp::get()).and(warp::query()).map(events);
     let talk = warp::path!("ws").and(warp::ws()).map(talk);
     let form = warp::multipart::form().max_length(None);
     let upload = warp::path!("upload").and(warp::post()).and(form).then(upload);
@@ -73,9 +73,25 @@ async fn sink(body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Result
     length.map(|length| length.to_string()).map_err(|_| StatusCode::BAD_REQUEST)
 }
 
-fn events() -> impl Reply {
-    sse::reply(stream::iter(1..=10).then(async |n| {
-        sleep(TICK).await;
+/// How many events, and how many milliseconds before each.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Flow {
+    count: u32,
+    every: u64,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { count: 10, every: 100 }
+    }
+}
+
+fn events(Flow { count, every }: Flow) -> impl Reply {
+    sse::reply(stream::iter(1..=count).then(move |n| async move {
+        if every > 0 {
+            sleep(Duration::from_millis(every)).await; // of nothing, too, it would wait for its clock
+        }
         // warp puts nothing after the colon; a client drops the one space that others put there.
         Ok::<_, Infallible>(Event::default().data(format!(" {n}")))
     }))
