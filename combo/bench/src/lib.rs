@@ -1,7 +1,9 @@
-//! What the measuring programs share: medians, and how late changes were against a grid of instants.
-//! Plain arithmetic; the programs are in `examples`, and the script `run` calls them.
+//! What the measuring programs share: a client, medians and other quantiles, and how late changes were
+//! against a grid of instants. The programs are in `examples`, and the script `run` calls them.
 
 use std::time::Duration;
+
+pub mod client;
 
 /// The middle of the values, or the mean of the two in the middle; zero if there are none.
 #[must_use]
@@ -12,6 +14,14 @@ pub fn median(mut values: Vec<f64>) -> f64 {
         return 0.0;
     }
     f64::midpoint(values[(count - 1) / 2], values[count / 2])
+}
+
+/// The smallest of the values that this share of them does not exceed; zero if there are none.
+#[must_use]
+pub fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let rank = (share * values.len() as f64).ceil() as usize;
+    values.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// How changes kept to a grid of instants.
@@ -58,6 +68,15 @@ mod tests {
         {
             assert_eq!(median(values), expected);
         }
+    }
+
+    #[test]
+    fn a_quantile_is_one_of_the_values() {
+        let hundred: Vec<_> = (1..=100).rev().map(f64::from).collect();
+        for (share, expected) in [(0.0, 1.0), (0.5, 50.0), (0.99, 99.0), (1.0, 100.0)] {
+            assert_eq!(quantile(hundred.clone(), share), expected);
+        }
+        assert_eq!(quantile(vec![], 0.99), 0.0);
     }
 
     fn check(changes: &[u64], missed: usize, surplus: usize, expected: &[i64]) {

@@ -1,0 +1,177 @@
+# shellcheck shell=bash
+# What a request costs: mounted beside the same app alone, beside nginx in front of it, and beside other
+# requests to combo. For `run`, which has what starts servers, samples them and adds rows.
+
+declare -rA HELLO_BARS=([axum]='≤ 0.92' [warp]='≤ 1.00' [actix]='≤ 1.06')
+declare -rA BODY_BARS=([axum]='≤ 1.02' [warp]='≤ 1.02' [actix]='≤ 1.02')
+readonly NGINX_BAR='≤ 0.50'
+readonly NGINX_MEAN_BAR='≤ 0.33'
+readonly MOUNTS_BAR='≤ 1.02'
+
+# A short answer over HTTP/1.1, beside the app's framework's own server.
+figure_requests() {
+    say 'requests: mounted beside alone'
+    mounted_beside_alone /hello/world request HELLO_BARS
+}
+
+# The same over HTTP/2, by clients that know before that it is spoken.
+figure_http2() {
+    local protocol=h2c options=(-m8)
+    say 'http2: mounted beside alone'
+    mounted_beside_alone /hello/world 'request over HTTP/2' HELLO_BARS
+}
+
+# The same over TLS.
+figure_tls() {
+    local scheme=https
+    say 'tls: mounted beside alone'
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+        -addext subjectAltName=IP:127.0.0.1 -keyout "$work/key.pem" -out "$work/certificate.pem" 2>>"$work/output" ||
+        die "no certificate: $(tail -n 3 "$work/output")"
+    mounted_beside_alone /hello/world 'request over TLS' HELLO_BARS
+}
+
+# An answer in JSON.
+figure_json() {
+    say 'json: mounted beside alone'
+    mounted_beside_alone /json 'JSON' BODY_BARS
+}
+
+# A body that comes and goes.
+figure_echo() {
+    local REQUESTS=$((REQUESTS / 100)) options=(--h1 "--data=$work/mebibyte")
+    say 'echo: mounted beside alone'
+    head -c 1M /dev/zero >"$work/mebibyte"
+    mounted_beside_alone /echo '1 MiB echoed' BODY_BARS
+}
+
+# An answer in many small pieces, all of which are there at once.
+figure_events() {
+    local REQUESTS=$((REQUESTS / 10))
+    say 'events: mounted beside alone'
+    mounted_beside_alone '/stream?count=100&every=0' '100 events' BODY_BARS
+}
+
+# A short answer, beside nginx in front of the apps that are alone: its processes and the app's together.
+figure_nginx() {
+    local combo combo_port nginx nginx_port framework round ratios=()
+    say 'nginx: mounted beside nginx and the apps'
+    alone
+    nginx_before_alone
+    nginx=$pid nginx_port=$port
+    frankenstein --workers 1 --log off
+    combo=$pid combo_port=$port
+    for framework in "${FRAMEWORKS[@]}"; do
+        warm "http://127.0.0.1:$nginx_port/$framework/hello/world"
+        warm "http://127.0.0.1:$combo_port/$framework/hello/world"
+    done
+    for ((round = 0; round < ROUNDS; round++)); do
+        for framework in "${FRAMEWORKS[@]}"; do
+            # shellcheck disable=SC2046 # a word for each process
+            sample "nginx-$framework" "http://127.0.0.1:$nginx_port/$framework/hello/world" \
+                "$nginx" $(pgrep -P "$nginx") "${alone_pid[$framework]}"
+            sample "one-$framework" "http://127.0.0.1:$combo_port/$framework/hello/world" "$combo"
+        done
+    done
+    for framework in "${FRAMEWORKS[@]}"; do
+        compare "request: $framework, mounted / nginx and alone" "nginx-$framework" "one-$framework" "$NGINX_BAR"
+        ratios+=("$(ratio "$(instructions "nginx-$framework")" "$(instructions "one-$framework")")")
+    done
+    row 'request: mean of the three, mounted / nginx and alone' '' '' "$(printf '%s\n' "${ratios[@]}" | mean)" '' "$NGINX_MEAN_BAR"
+    stop "$combo" "$nginx" "${alone_pid[@]}"
+}
+
+# Starts nginx in front of the apps that are alone and sets `$pid` and `$port`.
+nginx_before_alone() {
+    local framework
+    free_port
+    mkdir "$work/nginx"
+    nginx_conf >"$work/nginx/nginx.conf"
+    start nginx -p "$work/nginx" -c "$work/nginx/nginx.conf" -e "$work/nginx/error.log"
+    for framework in "${FRAMEWORKS[@]}"; do
+        answers "$pid" "http://127.0.0.1:$port/$framework/hello/world" "$GREETING"
+        answers "$pid" "http://127.0.0.1:$port/$framework/json" "\"$framework\""
+    done
+}
+
+# As a careful operator has it: connections to the apps are kept and nothing is logged. Connections
+# are not closed after so many requests either, so that none is lost to opening new ones.
+nginx_conf() {
+    local framework kind
+    cat <<END
+daemon off;
+pid nginx.pid;
+worker_processes 1;
+events { worker_connections 1024; }
+http {
+    access_log off;
+    keepalive_requests 100000000;
+END
+    for kind in client_body proxy fastcgi uwsgi scgi; do
+        echo "  ${kind}_temp_path $kind;"
+    done
+    for framework in "${FRAMEWORKS[@]}"; do
+        cat <<END
+    upstream $framework {
+        server 127.0.0.1:${alone_port[$framework]};
+        keepalive 64;
+        keepalive_requests 100000000;
+    }
+END
+    done
+    echo "  server { listen 127.0.0.1:$port;"
+    for framework in "${FRAMEWORKS[@]}"; do
+        cat <<END
+        location /$framework/ {
+            proxy_pass http://$framework/;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host \$host;
+            proxy_set_header X-Forwarded-For \$proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto \$scheme;
+            proxy_set_header X-Forwarded-Prefix /$framework;
+        }
+END
+    done
+    echo '  }'
+    echo '}'
+}
+
+# A request to a mount among many.
+figure_mounts() {
+    local others round port_of=() pid_of=()
+    say 'mounts: one among many'
+    for others in 3 1000 10000; do
+        free_port
+        start "$work/many_mounts" "$port" "$others"
+        answers "$pid" "http://127.0.0.1:$port/axum/hello/world" "$GREETING"
+        warm "http://127.0.0.1:$port/axum/hello/world"
+        port_of[others]=$port pid_of[others]=$pid
+    done
+    for ((round = 0; round < ROUNDS; round++)); do
+        for others in 3 1000 10000; do
+            sample "among-$others" "http://127.0.0.1:${port_of[others]}/axum/hello/world" "${pid_of[others]}"
+        done
+    done
+    compare 'request: 1,000 other mounts / 3' among-3 among-1000 "$MOUNTS_BAR"
+    compare 'request: 10,000 other mounts / 3' among-3 among-10000 ''
+    stop "${pid_of[@]}"
+}
+
+# A request that is logged, beside one that is not.
+figure_log() {
+    local quiet quiet_port url round
+    say 'log: with and without'
+    frankenstein --workers 1 --log off
+    quiet=$pid quiet_port=$port
+    output=/dev/null frankenstein --workers 1 --log json
+    for url in "http://127.0.0.1:$quiet_port/axum/hello/world" "http://127.0.0.1:$port/axum/hello/world"; do
+        warm "$url"
+    done
+    for ((round = 0; round < ROUNDS; round++)); do
+        sample log-off "http://127.0.0.1:$quiet_port/axum/hello/world" "$quiet"
+        sample log-json "http://127.0.0.1:$port/axum/hello/world" "$pid"
+    done
+    compare 'request: axum, logged as JSON / not' log-off log-json ''
+    stop "$quiet" "$pid"
+}
