@@ -257,6 +257,19 @@ fn apps_that_are_told_close_by_themselves() {
 }
 
 #[test]
+fn nothing_comes_after_a_close_of_an_app() {
+    let site = talkers();
+    let mut wires = opened(&site, TALKERS.map(|at| format!("{at}/told")));
+    site.stop();
+    // Nobody answers, so some are still there when the others would be closed.
+    site.stopped();
+    for (target, wire) in &mut wires {
+        assert_eq!(next(wire), (LAST | CLOSE, TOLD.to_be_bytes().to_vec()), "{target}");
+        assert_eq!(wire.rest().0, b"", "{target}");
+    }
+}
+
+#[test]
 fn a_message_that_has_begun_comes_whole_before_the_close() {
     let site = talkers();
     let mut wires = opened_in_turn(&site, "/actix", "large");
@@ -445,6 +458,10 @@ fn the_log_names_some_and_counts_the_rest() {
     for (n, wire) in wires.iter_mut().enumerate() {
         line(wire, &format!("/many/{n}"));
     }
+    for _ in 0..2 {
+        line(&mut site.wire(), "/many/gone");
+    }
+    site.connections(13);
     site.stop();
     let _ = log().wait(&["waiting for more upgraded connections of the same worker", "more=3"]);
     let _ = log().wait(&["cutting more upgraded connections of the same worker", "more=3"]);
