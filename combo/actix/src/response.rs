@@ -14,7 +14,7 @@ use std::{
 
 use actix_http::{ConnectionType, Response};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 
@@ -125,9 +125,9 @@ impl Reply {
                 }
                 BodySize::Sized(length) => match body.try_into_bytes() {
                     Ok(bytes) => Kind::Full(bytes),
-                    Err(body) => Kind::Stream { body: body.boxed(), left: Some(length) },
+                    Err(body) => Kind::Stream { pieces: Pieces::new(body.boxed()), left: Some(length) },
                 },
-                BodySize::Stream => Kind::Stream { body: body.boxed(), left: None },
+                BodySize::Stream => Kind::Stream { pieces: Pieces::new(body.boxed()), left: None },
             },
         };
 
@@ -151,9 +151,76 @@ pub(crate) enum Kind {
     Withheld,
     Full(Bytes),
     Stream {
-        body: BoxBody,
+        pieces: Pieces,
         left: Option<u64>,
     },
+}
+
+/// A body of actix, piece by piece.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    body: BoxBody,
+    /// There was a piece: the first one is not kept waiting, not even for what may go wrong behind it.
+    begun: bool,
+    /// What came after small pieces that were put together, if it could not be one of them.
+    held: Option<Next>,
+}
+
+type Next = Option<Result<Bytes, Box<dyn StdError>>>;
+
+/// A piece shorter than this is put together with those behind it that are there already, since each
+/// piece costs a server much more than its bytes.
+const SMALL: usize = 1_024;
+
+/// How much is put together at most.
+const TOGETHER: usize = 8 << 10;
+
+impl Pieces {
+    fn new(body: BoxBody) -> Self {
+        Self { body, begun: false, held: None }
+    }
+
+    /// The next one that is not empty: actix's encoder writes nothing for these, and a frame without
+    /// bytes is no use to anyone.
+    fn poll_one(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        loop {
+            match self.body.as_pin_mut().poll_next(cx) {
+                Poll::Ready(Some(Ok(bytes))) if bytes.is_empty() => {}
+                polled => return polled,
+            }
+        }
+    }
+
+    /// The next one, or small ones put together. Never waits for a second one.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let first = match self.held.take() {
+            Some(held) => held,
+            None => ready!(self.poll_one(cx)),
+        };
+        let begun = mem::replace(&mut self.begun, true);
+        let first = match first {
+            Some(Ok(bytes)) if begun && bytes.len() < SMALL => bytes,
+            other => return Poll::Ready(other),
+        };
+        let mut all = BytesMut::new();
+        while all.len() < TOGETHER - SMALL {
+            match self.poll_one(cx) {
+                Poll::Ready(Some(Ok(bytes))) if bytes.len() < SMALL => {
+                    if all.is_empty() {
+                        all.reserve(TOGETHER);
+                        all.extend_from_slice(&first);
+                    }
+                    all.extend_from_slice(&bytes);
+                }
+                Poll::Ready(other) => {
+                    self.held = Some(other);
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Some(Ok(if all.is_empty() { first } else { all.freeze() })))
+    }
 }
 
 impl Body {
@@ -173,19 +240,13 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Kind::Stream { body, left } = &mut self.0 else {
+        let Kind::Stream { pieces, left } = &mut self.0 else {
             return Poll::Ready(match mem::replace(&mut self.0, Kind::Empty) {
                 Kind::Full(bytes) => Some(Ok(Frame::data(bytes))),
                 _ => None,
             });
         };
-        let next = loop {
-            match ready!(body.as_pin_mut().poll_next(cx)) {
-                // Actix's encoder writes nothing for these; a frame without bytes is no use to anyone.
-                Some(Ok(bytes)) if bytes.is_empty() => {}
-                next => break next,
-            }
-        };
+        let next = ready!(pieces.poll(cx));
         let frame = match (next, left) {
             (Some(Ok(mut bytes)), Some(left)) => {
                 bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, StreamBody};
 use crate::{
     child::Child,
     site::{ANY_TLS_PORT, FRAMEWORKS, Site, three},
-    wire::post,
+    wire::{get, post},
 };
 
 const BOUNDARY: &str = "4f2a";
@@ -66,6 +66,30 @@ fn uploads_of_any_size_take_no_more_memory() {
         let parts = wire.answer().json();
         assert_eq!(parts, serde_json::json!([{"name": "file", "size": PIECE * PIECES}]), "{framework}");
         assert!(most < before + 8 * 1_024, "{framework}: {before} KiB, then {most} KiB");
+    }
+}
+
+#[test]
+fn answers_of_all_sizes_take_turns_on_a_connection() {
+    let site = Site::start(three().listen(ANY_TLS_PORT));
+    for framework in FRAMEWORKS {
+        for mut wire in [site.wire(), site.tls_wire()] {
+            // Small ones are written in another way than large ones, and it changes in between.
+            for size in [0, 1, 9, 200_000, 5, 5, 5, 5, 5, 300_000, 5, 5, 5, 5, 40_000, 70_000, 1] {
+                let body = "x".repeat(size);
+                let answer = wire.ask(post(&format!("/{framework}/echo"), &body));
+                assert_eq!((answer.text(), answer.whole), (&*body, true), "{framework} {size}");
+            }
+            // Also where the next request is half there before the last one is answered.
+            let asked = get(&format!("/{framework}/hello/x"));
+            let (first, rest) = asked.split_at(20);
+            for _ in 0..6 {
+                wire.send(asked.clone() + first);
+                assert_eq!(wire.answer().text(), "Hello, x!\n", "{framework}");
+                wire.send(rest);
+                assert_eq!(wire.answer().text(), "Hello, x!\n", "{framework}");
+            }
+        }
     }
 }
 

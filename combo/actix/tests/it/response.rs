@@ -2,6 +2,7 @@ use std::{
     cell::Cell,
     fmt, io,
     pin::Pin,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
 };
 
@@ -13,10 +14,11 @@ use actix_web::{
 };
 use bytes::Bytes;
 use combo_actix::{ActixService, Arrival, Body};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::{Request, Response, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use tokio::sync::mpsc;
 
 use crate::{Counted, alone, empty, text};
 
@@ -259,6 +261,65 @@ impl ResponseError for Teapot {
     fn status_code(&self) -> StatusCode {
         StatusCode::IM_A_TEAPOT
     }
+}
+
+#[test]
+fn small_pieces_that_are_there_already_come_together() {
+    let small = |count: usize| vec![Bytes::from(vec![b'x'; 100]); count];
+    let large = Bytes::from(vec![b'y'; 5_000]);
+    alone(async move {
+        for (pieces, fails, expected) in [
+            // The first is not kept waiting.
+            (small(1), false, vec![100]),
+            (small(4), false, vec![100, 300]),
+            (small(101), false, vec![100, 7_200, 2_800]),
+            // What is large stays what it is, wherever it stands.
+            ([&[large.clone()][..], &small(2)].concat(), false, vec![5_000, 200]),
+            (
+                [&small(3)[..], &[large.clone(), large.clone()], &small(1)].concat(),
+                false,
+                vec![100, 200, 5_000, 5_000, 100],
+            ),
+            // Nothing that came before an error is lost.
+            (small(4), true, vec![100, 300]),
+        ] {
+            let response = answered(get(), move || {
+                let failure = fails.then(|| Err(io::Error::other("broken")));
+                let all = pieces.clone().into_iter().map(Ok).chain(failure);
+                HttpResponse::Ok().streaming(stream::iter(all))
+            });
+            let mut body = response.await.into_body();
+            let mut sizes = Vec::new();
+            let failed = loop {
+                match body.frame().await {
+                    Some(Ok(frame)) => sizes.push(frame.into_data().unwrap().len()),
+                    Some(Err(_)) => break true,
+                    None => break false,
+                }
+            };
+            assert_eq!((sizes, failed), (expected, fails));
+        }
+    });
+}
+
+#[test]
+fn a_small_piece_does_not_wait_for_the_next() {
+    alone(async {
+        let (sender, receiver) = mpsc::channel(4);
+        let receiver = Arc::new(Mutex::new(Some(receiver)));
+        let response = answered(get(), move || {
+            let mut pieces: mpsc::Receiver<Bytes> = receiver.lock().unwrap().take().unwrap();
+            let all = stream::poll_fn(move |cx| pieces.poll_recv(cx)).map(Ok::<_, io::Error>);
+            HttpResponse::Ok().streaming(all)
+        });
+        let mut body = response.await.into_body();
+        for piece in ["one", "two", "three"] {
+            sender.send(Bytes::from(piece)).await.unwrap();
+            assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), piece);
+        }
+        drop(sender);
+        assert!(body.frame().await.is_none());
+    });
 }
 
 #[test]

@@ -106,9 +106,13 @@ async fn a_panic_ends_its_request_and_no_other() {
             .route(
                 "/body",
                 web::to(|| async {
-                    let pieces = stream::iter(0..).map(|piece| match piece {
-                        2 => panic!("in the body"),
-                        _ => Ok::<_, std::io::Error>(Bytes::from_static(b"x")),
+                    let pieces = stream::iter(0..).then(|piece| async move {
+                        if piece == 2 {
+                            // What was there before is on its way by then.
+                            tokio::task::yield_now().await;
+                            panic!("in the body");
+                        }
+                        Ok::<_, std::io::Error>(Bytes::from_static(b"x"))
                     });
                     HttpResponse::Ok().streaming(pieces)
                 }),

@@ -31,7 +31,7 @@ use combo_core::{BoxError, Connection, Draining, Site};
 use http::{
     HeaderName, HeaderValue, Request, Response, Uri,
     header::HOST,
-    uri::{PathAndQuery, Scheme},
+    uri::{Authority, PathAndQuery, Scheme},
 };
 
 #[cfg(feature = "actix")]
@@ -194,20 +194,22 @@ pub(crate) fn host<B>(request: &Request<B>) -> &str {
 }
 
 /// Over TLS the original URI names scheme and host, whatever the version of HTTP.
-fn absolute(uri: Uri, host: &str) -> Uri {
+fn absolute(uri: Uri, authority: Option<Authority>) -> Uri {
     let mut parts = uri.clone().into_parts();
     parts.scheme = Some(Scheme::HTTPS);
-    parts.authority = host.parse().ok();
+    parts.authority = authority;
     Uri::from_parts(parts).unwrap_or(uri)
 }
 
 impl<'a> Arrival<'a> {
-    /// The way of a request to the mount that was found for it.
+    /// The way of a request to the mount that was found for it. Over TLS the `authority` that the
+    /// host in its head is may have to be known.
     pub(crate) fn new<B>(
         request: &Request<B>,
         connection: &'a Arc<Connection>,
         telling: &'a Telling,
         strip: usize,
+        authority: impl FnOnce(&str) -> Option<Authority>,
     ) -> Self {
         let Telling { site, strips, forwarded, context } = telling;
         let secure = connection.scheme == Scheme::HTTPS;
@@ -217,7 +219,7 @@ impl<'a> Arrival<'a> {
             site,
             strip: if *strips { strip } else { 0 },
             rest: None,
-            absolute: bare.then(|| absolute(request.uri().clone(), host(request))),
+            absolute: bare.then(|| absolute(request.uri().clone(), authority(host(request)))),
             original: None,
             forwarded: forwarded.as_ref(),
             context: context.as_ref(),

@@ -43,7 +43,8 @@ impl App for Routing {
         self.shared.route(mount, request.method().as_str(), request.uri().path());
         let standing = self.mounts[mount].standing.borrow();
         let Standing { app, telling } = &*standing;
-        let mut arrival = Arrival::new(&request, arrival.connection, telling, strip);
+        let mut arrival =
+            Arrival::new(&request, arrival.connection, telling, strip, |host| host.parse().ok());
         // Nobody but a trusted proxy can have said this by now.
         let said = request.headers().get(X_FORWARDED_PREFIX).and_then(|said| said.to_str().ok());
         let joined = said.and_then(|said| joined(said, arrival.forwarded));

@@ -23,6 +23,7 @@ use combo_core::{BoxError, Connection, Peer, context::Credentials};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, HOST, UPGRADE},
+    uri::Authority,
 };
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
@@ -114,7 +115,9 @@ async fn serve(
     let trusted = worker.proxies.trusts(&connection.peer);
     let connection = Arc::new(connection);
     let (progress, host, opening) = (progress.clone(), RefCell::default(), Cell::new(None));
-    let line = Rc::new(Line { worker, connection, progress, host, trusted, certificate, opening });
+    let (bulk, authority) = (Cell::default(), RefCell::default());
+    let line =
+        Rc::new(Line { worker, connection, progress, host, authority, bulk, trusted, certificate, opening });
     if http2 {
         let progress = line.progress.clone();
         progress.multiplexes();
@@ -138,21 +141,21 @@ async fn serve(
 
 /// HTTP/1: requests one by one. Where there are many connections, those that wait long for their next
 /// request do so without the buffers of the HTTP library: after their first, when nobody knows yet how
-/// often they will ask, and whenever they have not asked for a while.
+/// often they will ask, and whenever they have not asked for a while. Between requests is also when the
+/// way of writing changes to what suits the answers.
 async fn one_by_one(mut stream: Stream, line: Rc<Line>, limits: &Limits) -> Result<(), BoxError> {
     let mut builder = http1::Builder::new();
-    let _ = builder
-        .half_close(true)
-        // One write of few bytes costs us and the kernel less than a vectored one.
-        .writev(false)
-        .max_header_size(limits.head_size as usize)
-        .header_read_timeout(None);
+    let _ = builder.half_close(true).max_header_size(limits.head_size as usize).header_read_timeout(None);
     let progress = line.progress.clone();
     let (mut may_rest, mut first) = (stream.can_rest(), true);
     loop {
-        let service = Door(line.clone());
+        let (service, vectored) = (Door(line.clone()), line.bulk.get().is_large());
+        let _ = builder.writev(vectored);
         let mut connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        let rests = || may_rest && progress.rests(first) && line.worker.shared.is_crowded();
+        let rests = || {
+            let changes = line.bulk.get().is_large() != vectored && progress.rests(true);
+            may_rest && (changes || progress.rests(first) && line.worker.shared.is_crowded())
+        };
         let finish = http1::UpgradeableConnection::graceful_shutdown;
         if let Some(ended) = drive(Pin::new(&mut connection), &progress, finish, rests).await {
             return Ok(ended?);
@@ -167,6 +170,39 @@ async fn one_by_one(mut stream: Stream, line: Rc<Line>, limits: &Limits) -> Resu
             stream.unread(parts.read_buf);
             may_rest = false;
         }
+    }
+}
+
+/// How large the answers on a connection are. Small ones are copied behind their heads and written as
+/// one piece, which costs us and the kernel least; large ones are written from where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Bulk {
+    /// Nothing is known yet, or the last answer was large.
+    #[default]
+    Large,
+    /// Still taken for large: there were so many small answers since the last large one.
+    Shrinking(u8),
+    Small,
+}
+
+impl Bulk {
+    /// The bytes of a body from which on it is large.
+    const LARGE: u64 = 32 << 10;
+
+    /// Small answers in a row that make them the rule.
+    const SMALL: u8 = 4;
+
+    fn after(self, bytes: u64) -> Self {
+        match self {
+            _ if bytes >= Self::LARGE => Self::Large,
+            Self::Large => Self::Shrinking(1),
+            Self::Shrinking(small) if small + 1 < Self::SMALL => Self::Shrinking(small + 1),
+            Self::Shrinking(_) | Self::Small => Self::Small,
+        }
+    }
+
+    fn is_large(self) -> bool {
+        self != Self::Small
     }
 }
 
@@ -283,6 +319,9 @@ struct Line {
     progress: Arc<Progress>,
     /// The host of the last request, which is the next one's as a rule.
     host: RefCell<Option<HeaderValue>>,
+    /// The same as a part of a URI, over TLS.
+    authority: RefCell<Option<Authority>>,
+    bulk: Cell<Bulk>,
     /// It comes from a proxy that is believed what it says of others.
     trusted: bool,
     /// What was shown in the handshake.
@@ -357,6 +396,14 @@ impl Line {
             Some(way) => Ok((Some(way), believed)),
             None => Err(self.nowhere(request)),
         }
+    }
+
+    fn authority(&self, host: &str) -> Option<Authority> {
+        let mut last = self.authority.borrow_mut();
+        if last.as_ref().is_none_or(|last| last.as_str() != host) {
+            *last = host.parse().ok();
+        }
+        last.clone()
     }
 
     /// What there is no mount for is somebody else's, where the certificate is not for its host.
@@ -581,7 +628,8 @@ impl Ticket {
                 (app, telling, 0)
             }
         };
-        let mut arrival = Arrival::new(&request, connection, telling, strip);
+        let mut arrival =
+            Arrival::new(&request, connection, telling, strip, |host| self.line.authority(host));
         arrival.rest = way.and_then(Way::rest);
         let before = believed.and_then(|believed| believed.prefix.as_deref());
         let joined = before.and_then(|before| joined(before, arrival.forwarded));
@@ -673,6 +721,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.line.progress.request_ended();
+        self.line.bulk.set(self.line.bulk.get().after(self.sent));
         // It was not begun after all.
         drop(self.line.opening.take());
         if let Some(key) = self.key {
@@ -741,5 +790,26 @@ impl Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_large_until_several_in_a_row_were_small() {
+        let after = |sent: &[u64]| sent.iter().fold(Bulk::default(), |bulk, bytes| bulk.after(*bytes));
+        let large = Bulk::LARGE;
+        for (sent, expected) in [
+            (&[][..], true),
+            (&[0, 1, large - 1], true),
+            (&[0, 1, large - 1, 2], false),
+            (&[0, 0, 0, large, 0, 0, 0], true),
+            (&[0, 0, 0, 0, 0, large], true),
+            (&[0, 0, 0, 0, 0, large, 0, 0, 0, 0], false),
+        ] {
+            assert_eq!(after(sent).is_large(), expected, "{sent:?}");
+        }
     }
 }
