@@ -424,6 +424,24 @@ fn large_bodies_flow_through_and_are_not_kept() {
 }
 
 #[test]
+fn who_waits_keeps_nothing_of_a_large_head() {
+    let child = Child::with(&["--listen", ANY_PORT, "--workers", "1", "--no-access-log"], |_| ());
+    let ask = |padding: usize| {
+        let mut wire = child.wire();
+        let large =
+            format!("GET /axum/hello/x HTTP/1.1\r\nhost: a\r\nx-large: {}\r\n\r\n", "x".repeat(padding));
+        assert_eq!(wire.ask(large).text(), "Hello, x!\n");
+        wire
+    };
+    // More than a crowd: fewer may keep their buffers for the next request.
+    let _crowd: Vec<Wire> = (0..260).map(|_| ask(10)).collect();
+    let (before, _) = child.memory();
+    let _waiting: Vec<Wire> = (0..200).map(|_| ask(60_000)).collect();
+    let (now, _) = child.memory();
+    assert!(now < before + 200 * 16, "{before} KiB before, {now} KiB now");
+}
+
+#[test]
 fn who_does_not_read_is_not_read_from() {
     let child = Child::with(&["--listen", ANY_PORT, "--workers", "1"], |_| ());
     for framework in FRAMEWORKS {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use combo::{RequestBody, millis, mount, secs};
+use combo::{Command, Reply, RequestBody, millis, mount, secs};
 use futures_util::{Stream, StreamExt, future::BoxFuture, stream};
 use http::{Method, Request, Response, Uri, uri::PathAndQuery};
 use http_body_util::BodyExt;
@@ -451,18 +451,23 @@ fn a_client_that_gives_up_in_the_middle_of_a_stream_is_noticed() {
 #[test]
 fn what_the_combo_refuses_is_a_status_to_clients_of_grpc() {
     let target = || mount::tower(Talk::default());
-    let site = Site::start(
+    let deployment = || {
         combo::Deployment::new("refusals")
             .listen(ANY_PORT)
             .mount("/api", target())
             .mount("/small", target().body_limit(20))
             .mount("/one", target().max_in_flight(1))
             .mount("/seldom", target().rate_limit(1, secs(3_600)))
-            .mount("/axum", mount::axum(hello_axum::app())),
-    );
-    let at = |mount: &str| client(&site, false, &format!("localhost{mount}"));
+            .mount("/axum", mount::axum(hello_axum::app()))
+    };
+    check_refusals(&Site::start(deployment()));
+    check_refusals(&Site::start(deployment().layer(TraceLayer::new_for_http())));
+}
+
+fn check_refusals(site: &Site) {
+    let at = |mount: &str| client(site, false, &format!("localhost{mount}"));
     let refused = |client: &Client<Channel>, text: &str| {
-        let status = say(&site, client, text).unwrap_err();
+        let status = say(site, client, text).unwrap_err();
         (status.code(), status.message().to_owned())
     };
     assert_eq!(refused(&at("/nowhere"), "x"), (Code::Unimplemented, "not found".to_owned()));
@@ -470,7 +475,7 @@ fn what_the_combo_refuses_is_a_status_to_clients_of_grpc() {
     let large = refused(&at("/small"), &"x".repeat(30));
     assert_eq!(large, (Code::ResourceExhausted, "the body is too large".to_owned()));
     let seldom = at("/seldom");
-    assert!(say(&site, &seldom, "x").is_ok());
+    assert!(say(site, &seldom, "x").is_ok());
     assert_eq!(refused(&seldom, "x"), (Code::Unavailable, "too many requests".to_owned()));
     // One waits, so there is no room for another.
     let one = at("/one");
@@ -483,10 +488,14 @@ fn what_the_combo_refuses_is_a_status_to_clients_of_grpc() {
     assert_eq!(refused(&one, "x"), (Code::Unavailable, "busy".to_owned()));
     waits.abort();
     site.requests(0);
-    assert!(say(&site, &one, "x").is_ok());
+    assert!(say(site, &one, "x").is_ok());
     // An app that is none of gRPC's says what it says to everybody: it is mapped by the client.
     assert_eq!(refused(&at("/axum"), "x").0, Code::Unimplemented);
+    let maintain = Command::Maintain { mount: "/api".into(), page: "<p>soon</p>".into() };
+    assert_eq!(site.say(maintain), Reply::Done);
+    assert_eq!(refused(&at("/api"), "x"), (Code::Unavailable, "down for maintenance".to_owned()));
     // A request of another kind is refused as ever.
+    assert_eq!(site.http2().get("/api").text(), "<p>soon</p>");
     assert_eq!(site.http2().get("/nowhere").text(), "not found\n");
 }
 

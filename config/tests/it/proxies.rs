@@ -4,6 +4,7 @@ use std::{io::Write, net::TcpStream};
 
 use combo::{Deployment, secs};
 use serde_json::Value;
+use tower_http::trace::TraceLayer;
 
 use crate::{
     lines::log,
@@ -208,21 +209,25 @@ fn over_a_unix_socket_every_framework_is_told_by_its_own_means() {
 
 #[test]
 fn a_host_that_is_not_ours_is_421_over_a_certificate_that_is_not_its() {
-    let target = mirror("axum", &Reached::default());
-    let site = Site::start(
-        Deployment::new("hosts").listen(ANY_PORT).listen(ANY_TLS_PORT).mount("localhost/here", target),
-    );
+    let deployment = || {
+        let target = mirror("axum", &Reached::default());
+        Deployment::new("hosts").listen(ANY_PORT).listen(ANY_TLS_PORT).mount("localhost/here", target)
+    };
     let get = |host: &str, path: &str| format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
     let words = "misdirected request: this is not the server of that host\n";
-    for (host, path, status) in
-        [("localhost", "/here", 200), ("localhost", "/there", 404), ("other.example", "/here", 421)]
-    {
-        let answer = site.tls_wire().ask(get(host, path));
-        assert_eq!(answer.status, status, "{host}{path}");
-        assert_eq!(answer.text() == words, status == 421, "{host}{path}");
+    // Also where layers stand before routing.
+    for deployment in [deployment(), deployment().layer(TraceLayer::new_for_http())] {
+        let site = Site::start(deployment);
+        for (host, path, status) in
+            [("localhost", "/here", 200), ("localhost", "/there", 404), ("other.example", "/here", 421)]
+        {
+            let answer = site.tls_wire().ask(get(host, path));
+            assert_eq!(answer.status, status, "{host}{path}");
+            assert_eq!(answer.text() == words, status == 421, "{host}{path}");
+        }
+        assert_eq!(site.tls_wire().ask(get("127.0.0.1:8443", "/here")).status, 404);
+        assert_eq!(site.wire().ask(get("other.example", "/here")).status, 404);
     }
-    assert_eq!(site.tls_wire().ask(get("127.0.0.1:8443", "/here")).status, 404);
-    assert_eq!(site.wire().ask(get("other.example", "/here")).status, 404);
 }
 
 #[test]

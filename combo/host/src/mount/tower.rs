@@ -32,8 +32,9 @@ use crate::serve::body::{RequestBody, ResponseBody};
 /// One whose futures or bodies cannot be sent goes through [`local`].
 ///
 /// Clients of gRPC ask for `/package.Service/Method`, so such a service is mounted at the root of a host, or at
-/// `"/package.Service"` [`unstripped`](Target::unstripped) beside others. A call ends at the deadline that
-/// it brings, and what the combo refuses it is told as a status of gRPC.
+/// `"/package.Service"` [`unstripped`](Target::unstripped) beside others. A call that has no answer by the
+/// deadline that it brings ends with it, as under tonic's own server; an answer that has begun by then goes
+/// on. What the combo refuses is told as a status of gRPC.
 pub fn tower<S, B>(service: S) -> Target
 where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,

@@ -38,7 +38,10 @@ pub(crate) fn guard<B>(
     match (host, request.uri().authority()) {
         (None, None) => return Err(Malformed::NoHost),
         (Some(host), None) if known.as_ref() == Some(host) => {}
-        (Some(host), None) if valid_host(host.as_bytes()) => *known = Some(host.clone()),
+        (Some(host), None) if valid_host(host.as_bytes()) => {
+            // A copy, since the value itself holds the buffer that the whole head was read into.
+            *known = HeaderValue::from_bytes(host.as_bytes()).ok();
+        }
         (Some(host), Some(authority)) if valid_host(host.as_bytes()) => {
             if !same_host(host.as_bytes(), authority, scheme) {
                 return Err(Malformed::HostsDiffer);

@@ -163,13 +163,15 @@ async fn one_by_one(mut stream: Stream, line: Rc<Line>, limits: &Limits) -> Resu
         let Some(parts) = connection.into_parts() else { return Ok(()) };
         stream = parts.io.into_inner();
         first = false;
-        if parts.read_buf.is_empty() {
-            stream.rest().await?;
-        } else {
+        if !parts.read_buf.is_empty() {
             // The beginning of the next request came with the last one.
             stream.unread(parts.read_buf);
             may_rest = false;
+            continue;
         }
+        // Empty as it is, it holds all that the last head was in.
+        drop(parts.read_buf);
+        stream.rest().await?;
     }
 }
 
@@ -388,13 +390,19 @@ impl Line {
             guard(request, scheme, known, lengths).map_err(Refusal::Malformed)?;
         }
         if self.worker.front.is_some() {
-            return Ok((None, believed));
+            // Nobody but the connection knows of certificates, so this does not wait for routing.
+            return if self.is_misdirected(request) {
+                Err(Refusal::Misdirected)
+            } else {
+                Ok((None, believed))
+            };
         }
         let Worker { routes, recent, .. } = &*self.worker;
         let host = if routes.by_host() { host(request) } else { "" };
         match recent.find(routes, host, request.uri()) {
             Some(way) => Ok((Some(way), believed)),
-            None => Err(self.nowhere(request)),
+            None if self.is_misdirected(request) => Err(Refusal::Misdirected),
+            None => Err(Refusal::NoMount),
         }
     }
 
@@ -407,16 +415,13 @@ impl Line {
     }
 
     /// What there is no mount for is somebody else's, where the certificate is not for its host.
-    #[cold]
-    fn nowhere(&self, request: &Request<Incoming>) -> Refusal {
+    fn is_misdirected(&self, request: &Request<Incoming>) -> bool {
         #[cfg(feature = "tls")]
-        if !self.worker.routes.knows(host(request))
-            && self.certificate.as_ref().is_some_and(|shown| !super::tls::covers(shown, host(request)))
-        {
-            return Refusal::Misdirected;
+        if let Some(shown) = &self.certificate {
+            return !self.worker.routes.knows(host(request)) && !super::tls::covers(shown, host(request));
         }
         let _ = (request, &self.certificate);
-        Refusal::NoMount
+        false
     }
 
     /// The host of a request that names none: where it arrived.
@@ -504,8 +509,14 @@ impl Future for Answer {
         };
         let mut response = match answering {
             Ok(Some(Answering::Now(Ok(response)))) => {
-                ticket.answered(&response, this.connects);
-                response
+                match response.extensions().get::<Refusal>() {
+                    // A layer had it said in the words of HTTP.
+                    Some(refusal) if this.call.is_some() => ticket.refused(*refusal, true),
+                    _ => {
+                        ticket.answered(&response, this.connects);
+                        response
+                    }
+                }
             }
             Ok(Some(Answering::Now(Err(error)))) => {
                 let refusal = Refusal::of(error, |error| ticket.complain(&crate::error::chain(error)));

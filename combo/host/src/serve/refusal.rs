@@ -111,6 +111,8 @@ impl Refusal {
         if matches!(self, Self::Malformed(_) | Self::TooLarge) {
             let _ = headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        // Whoever is told in other words has to know it for one, also through layers.
+        let _ = response.extensions_mut().insert(self);
         response
     }
 }
