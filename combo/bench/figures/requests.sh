@@ -75,9 +75,9 @@ figure_nginx() {
     done
     for framework in "${FRAMEWORKS[@]}"; do
         compare "request: $framework, mounted / nginx and alone" "nginx-$framework" "one-$framework" "$NGINX_BAR"
-        ratios+=("$(ratio "$(instructions "nginx-$framework")" "$(instructions "one-$framework")")")
+        ratios+=("$(ratio "$(price "nginx-$framework")" "$(price "one-$framework")")")
     done
-    row 'request: mean of the three, mounted / nginx and alone' '' '' "$(printf '%s\n' "${ratios[@]}" | mean)" '' "$NGINX_MEAN_BAR"
+    row 'request: mean of the three, mounted / nginx and alone' '' '' "$(printf '%s\n' "${ratios[@]}" | mean)" '' "$(held_to "$NGINX_MEAN_BAR")"
     stop "$combo" "$nginx" "${alone_pid[@]}"
 }
 
