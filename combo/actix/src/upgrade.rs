@@ -9,7 +9,7 @@ use std::{
     cell::RefCell,
     future::poll_fn,
     io,
-    mem::MaybeUninit,
+    mem::{self, MaybeUninit},
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -30,6 +30,11 @@ use crate::service::Busy;
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
 
+/// Bytes that the app may read before it has to wait, and the task that writes had its turn. Without it an
+/// app that reads on until it has to wait, as `actix-web-actors` does before each message, keeps all that a
+/// fast peer sends.
+const TURN: usize = 64 * 1024;
+
 /// A connection that may yet be opened. Dropped, it ends the payload.
 pub(crate) struct Tunnel {
     connection: Rc<RefCell<Connection>>,
@@ -46,11 +51,23 @@ struct Connection {
     reader: Option<Waker>,
     /// The task that writes.
     writer: Option<Waker>,
+    /// What may still be read.
+    allowance: usize,
+    /// How often the app had to wait for more of it since the last turn.
+    refusals: usize,
 }
 
 impl Tunnel {
     pub(crate) fn new(upgrade: OnUpgrade, busy: Option<Busy>) -> Self {
-        let connection = Connection { io: None, closed: false, heard_out: false, reader: None, writer: None };
+        let connection = Connection {
+            io: None,
+            closed: false,
+            heard_out: false,
+            reader: None,
+            writer: None,
+            allowance: TURN,
+            refusals: 0,
+        };
         Self { connection: Rc::new(RefCell::new(connection)), upgrade: Some(upgrade), _busy: busy }
     }
 
@@ -73,6 +90,7 @@ impl Tunnel {
         let mut body = pin!(body);
         loop {
             let next = poll_fn(|cx| {
+                self.connection.borrow_mut().turn(cx);
                 if let Poll::Ready(next) = body.as_mut().poll_next(cx) {
                     return Poll::Ready(next);
                 }
@@ -80,7 +98,6 @@ impl Tunnel {
                 if let Poll::Ready(Err(_)) = connection.poll_flush(cx) {
                     return Poll::Ready(None);
                 }
-                connection.writer = Some(cx.waker().clone());
                 // Nobody else reads if the app has dropped its payload, and then this is the only way
                 // to learn that the other end is gone. If that is no news, only writing can tell.
                 if Rc::strong_count(&self.connection) == 1 && !connection.heard_out {
@@ -95,7 +112,12 @@ impl Tunnel {
             .await;
             let Some(Ok(mut bytes)) = next else { break };
             while !bytes.is_empty() {
-                let written = poll_fn(|cx| self.connection.borrow_mut().poll_write(cx, &bytes)).await?;
+                let written = poll_fn(|cx| {
+                    let mut connection = self.connection.borrow_mut();
+                    connection.turn(cx);
+                    connection.poll_write(cx, &bytes)
+                })
+                .await?;
                 if written == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
@@ -123,6 +145,20 @@ impl Drop for Tunnel {
 impl Connection {
     fn join(&mut self, io: TokioIo<Upgraded>) {
         self.io = Some(io);
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// The task that writes runs: whoever has read as much as it may can go on. Who asked again and again
+    /// still had something to do, and gets more when it has not.
+    fn turn(&mut self, cx: &Context<'_>) {
+        self.writer = Some(cx.waker().clone());
+        match mem::take(&mut self.refusals) {
+            0 => return,
+            1 => self.allowance = TURN,
+            _ => {}
+        }
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
@@ -167,11 +203,22 @@ impl Stream for Incoming {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut connection = self.0.borrow_mut();
+        if connection.allowance == 0 && connection.io.is_some() {
+            connection.refusals += 1;
+            connection.reader = Some(cx.waker().clone());
+            if let Some(writer) = connection.writer.take() {
+                writer.wake();
+            }
+            return Poll::Pending;
+        }
         let next = connection.poll_read(cx);
-        match next {
+        match &next {
             Poll::Pending => connection.reader = Some(cx.waker().clone()),
             Poll::Ready(None) => connection.heard_out = true,
-            Poll::Ready(Some(_)) => {}
+            Poll::Ready(Some(Ok(bytes))) => {
+                connection.allowance = connection.allowance.saturating_sub(bytes.len());
+            }
+            Poll::Ready(Some(Err(_))) => {}
         }
         next.map_err(PayloadError::Io)
     }

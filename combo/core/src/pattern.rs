@@ -42,6 +42,8 @@ pub enum Fault {
     EmptySegment,
     /// A `.` or `..` segment.
     DotSegment,
+    /// A `*` segment.
+    Star,
     /// A character that cannot stand in a path.
     Character(char),
 }
@@ -57,7 +59,10 @@ impl fmt::Display for Fault {
             }
             Self::EmptySegment => f.write_str("it has an empty segment (`//`)"),
             Self::DotSegment => f.write_str("it has a `.` or `..` segment"),
-            Self::Character(c) => write!(f, "`{}` cannot stand in a path prefix", c.escape_default()),
+            Self::Star => {
+                f.write_str("it has a `*` segment; a mount takes everything under its prefix without one")
+            }
+            Self::Character(c) => write!(f, "`{}` cannot stand in a path prefix", c.escape_debug()),
         }
     }
 }
@@ -81,6 +86,7 @@ impl FromStr for Pattern {
             match normal_segment(said) {
                 segment if segment.is_empty() => return Err(Fault::EmptySegment),
                 segment if segment == "." || segment == ".." => return Err(Fault::DotSegment),
+                segment if segment == "*" => return Err(Fault::Star),
                 segment => segments.push(segment.into_owned()),
             }
         }
@@ -231,6 +237,8 @@ mod tests {
         check("/a//b", Err(Fault::EmptySegment));
         check("/a/../b", Err(Fault::DotSegment));
         check("/a/%2e%2E", Err(Fault::DotSegment));
+        check("/a/*", Err(Fault::Star));
+        check("/a/*/b", Err(Fault::Star));
         check("/a?b", Err(Fault::Character('?')));
         check("/a b", Err(Fault::Character(' ')));
         check("/é", Err(Fault::Character('é')));

@@ -128,6 +128,7 @@ impl Deployment {
 
     /// How long draining may take before what is left is cut. Default: 30 s. Every second the log says whom
     /// it waits for. What has been cut has two more seconds to go before the process goes without it.
+    /// More than a year is a year.
     pub fn drain(mut self, budget: Duration) -> Self {
         self.drain = budget;
         self

@@ -20,6 +20,9 @@ use combo_core::{
 /// More threads than this have never served anybody.
 const MOST_WORKERS: usize = 1_024;
 
+/// No clock has to be able to count further.
+const LONGEST_DRAIN: Duration = Duration::from_secs(366 * 24 * 3_600);
+
 /// A deployment that was found to be right.
 pub struct Plan {
     pub(crate) name: String,
@@ -79,6 +82,8 @@ impl Deployment {
         if let Some(workers) = self.workers.filter(|workers| !(1..=MOST_WORKERS).contains(workers)) {
             problems.push(Problem::Setting { name: "workers", said: workers.to_string(), must: "1 to 1024" });
         }
+        let faults = self.limits.faults().into_iter();
+        problems.extend(faults.map(|(name, said, must)| Problem::Setting { name, said, must }));
         let plan = Plan {
             name: self.name,
             endpoints,
@@ -88,7 +93,7 @@ impl Deployment {
             jobs,
             root: self.root,
             workers: self.workers,
-            drain: self.drain,
+            drain: self.drain.min(LONGEST_DRAIN),
             told: self.told,
             limits: self.limits,
             access_log: self.access_log,
@@ -356,6 +361,22 @@ mod tests {
                 "workers cannot be `0`: it must be 1 to 1024",
             ],
         );
+    }
+
+    #[test]
+    fn limits_that_let_nobody_be_served_are_problems() {
+        let limits =
+            Limits { streams: 0, send_buffer: usize::MAX, idle: Duration::ZERO, ..Limits::default() };
+        check(
+            Deployment::new("test").limits(limits),
+            &[
+                "limits.streams cannot be `0`: it must be at least 1",
+                "limits.send_buffer cannot be `18446744073709551615`: it must be 1 to 4294967295 bytes",
+                "limits.idle cannot be `0ns`: it must be longer than nothing",
+            ],
+        );
+        let plan = Deployment::new("test").drain(Duration::MAX).plan().expect("a plan");
+        assert_eq!(plan.drain, LONGEST_DRAIN);
     }
 
     #[test]

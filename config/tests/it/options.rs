@@ -101,8 +101,11 @@ fn layers_are_around_each_framework_and_change_nothing_else() {
         assert_eq!(wire.ask(post(&format!("/{framework}/echo"), "all of it")).text(), "all of it");
         let events = wire.ask(get(&format!("/{framework}/stream")));
         assert_eq!((events.text().matches("data: ").count(), events.whole), (10, true), "{framework}");
-        // A panic is still one 500.
-        assert_eq!(wire.ask(get(&format!("/{framework}/panic"))).status, 500, "{framework}");
+        // A panic is still one 500, and what layers add to every answer is on it, too.
+        let panicked = wire.ask(get(&format!("/{framework}/panic")));
+        assert_eq!((panicked.status, panicked.text()), (500, "internal server error\n"), "{framework}");
+        assert_eq!(panicked.header("x-layer"), Some("inner"), "{framework}");
+        assert_eq!(panicked.header("access-control-allow-origin"), Some("*"), "{framework}");
         assert_eq!(layered.http2().get(&format!("/{framework}/hello/x")).text(), "Hello, x!\n");
     }
 }
@@ -186,7 +189,7 @@ fn layers_around_the_deployment_are_around_routing() {
     let answer = site.wire().ask("GET /only/hello/x HTTP/1.1\r\nhost: b.example\r\n\r\n");
     assert_eq!(answer.text(), "Hello, x!\n");
     let answer = site.wire().ask(get("/axum/panic"));
-    assert_eq!((answer.status, answer.header("x-layer")), (500, None));
+    assert_eq!((answer.status, answer.header("x-layer")), (500, Some("all")));
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Websockets (RFC 6455) of apps that do not know where they are mounted.
 
+use std::{sync::mpsc, thread};
+
 use combo::{Deployment, mount};
 use http::Method;
 
 use crate::{
-    site::{ANY_TLS_PORT, Site, three},
+    child::Child,
+    site::{ANY_PORT, ANY_TLS_PORT, Site, three},
     wire::{End, Wire, get, unread},
 };
 
@@ -179,6 +182,46 @@ fn a_handshake_that_is_none_is_refused_by_the_app_and_the_connection_goes_on() {
             assert!((400..500).contains(&answer.status), "{target}: {answer:?}");
         }
         assert_eq!(wire.ask(get("/axum/hello/x")).text(), "Hello, x!\n", "{target}");
+    }
+}
+
+#[test]
+fn in_http_1_0_there_is_nothing_to_upgrade_from() {
+    let site = site();
+    for target in ECHOES {
+        let answer = site.wire().ask(ask(target).replace("HTTP/1.1", "HTTP/1.0"));
+        assert!((400..500).contains(&answer.status), "{target}: {answer:?}");
+    }
+}
+
+#[test]
+fn who_never_stops_talking_does_not_keep_others_waiting() {
+    const FLOOD: usize = 64 << 20;
+    let child = Child::with(&["--listen", ANY_PORT, "--workers", "1", "--no-access-log"], |_| ());
+    for target in ["/axum/ws", "/actix/ws", "/actix/actor-ws", "/warp/ws"] {
+        let mut wire = child.wire();
+        open(&mut wire, target);
+        let mut others = child.wire();
+        let (before, _) = child.memory();
+        let (done, over) = mpsc::channel();
+        let flood = thread::spawn(move || {
+            let pongs = frame(LAST | PONG, &[]).repeat(10_000);
+            let mut sent = 0;
+            // Until it has had enough of us, or we of it.
+            while sent < FLOOD && over.try_recv().is_err() && wire.try_send(&pongs).is_ok() {
+                sent += pongs.len();
+            }
+            wire.abort();
+        });
+        for n in 0..50 {
+            let answer = others.ask(get(&format!("/axum/hello/{n}")));
+            assert_eq!(answer.text(), format!("Hello, {n}!\n"), "{target}");
+        }
+        let (_, most) = child.memory();
+        // It may have said all that it had.
+        let _ = done.send(());
+        flood.join().unwrap();
+        assert!(most < before + (4 << 10), "{target} keeps what it is told: {before} KiB, then {most} KiB");
     }
 }
 

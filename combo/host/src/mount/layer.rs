@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     convert::Infallible,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -22,6 +23,7 @@ use super::{Answering, App, Arrival, Builder, Later, Passage, Recipe, Target, to
 use crate::serve::{
     body::{RequestBody, ResponseBody},
     refusal::Refusal,
+    worker::said,
 };
 
 /// The rest of the way to an app, as a tower service: what a layer is put around.
@@ -176,12 +178,18 @@ impl Future for Asking {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (answered, said) = match &mut *self.0 {
-            State::Asked(later, said) => (ready!(later.as_mut().poll(cx)), said.clone()),
+            State::Asked(later, said) => {
+                let polled = contained(|| later.as_mut().poll(cx), |panicked| Poll::Ready(Err(panicked)));
+                (ready!(polled), said.clone())
+            }
             State::Not(app, request) => {
                 let mut request = *request.take().expect("a future is not polled after it is ready");
                 let said = format!("{} {}", request.method(), request.uri().path()).into_boxed_str();
                 let answering = match request.extensions_mut().remove::<Passage>() {
-                    Some(passage) => app.answer(request, passage.arrival(), cx),
+                    Some(passage) => contained(
+                        || app.answer(request, passage.arrival(), cx),
+                        |panicked| Answering::Now(Err(panicked)),
+                    ),
                     None => Answering::Now(Err("a layer took away the request's extensions".into())),
                 };
                 match answering {
@@ -197,7 +205,27 @@ impl Future for Asking {
             let tell = |error: &(dyn std::error::Error + 'static)| {
                 tracing::error!(request = &*said, "an app failed: {}", crate::error::chain(error));
             };
-            Refusal::of(error, tell).response()
+            let panicked = error.is::<Panicked>();
+            let refusal = Refusal::of(error, tell);
+            if panicked { Refusal::Panicked } else { refusal }.response()
         })))
     }
 }
+
+/// Runs an app's code. A panic of the app is an answer to the layers around it, so that what they add to
+/// every answer is added to this one, too.
+fn contained<T>(run: impl FnOnce() -> T, panicked: impl FnOnce(BoxError) -> T) -> T {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| panicked(Panicked(said(&*panic)).into()))
+}
+
+/// An app panicked, and what it said.
+#[derive(Debug)]
+struct Panicked(String);
+
+impl std::fmt::Display for Panicked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Panicked {}

@@ -439,8 +439,12 @@ where
 
 /// A folder of files. A relative path is under the deployment's root.
 ///
-/// Only regular files beneath the folder are served: no dot-files but `.well-known`, nothing that
-/// a symbolic link finds outside. `index.html` stands for its folder.
+/// Only regular files beneath the folder are served: no path with a dot-file in it but `.well-known`, nothing
+/// that a symbolic link finds outside. A link within the folder is served as what it leads to, whatever that
+/// is called. `index.html` stands for its folder.
+///
+/// The folder is opened once. One that is put in its place while the combo runs is found after a restart;
+/// replace what is in it.
 #[cfg(feature = "files")]
 pub fn files(folder: impl Into<PathBuf>) -> Target {
     let folder = folder.into();

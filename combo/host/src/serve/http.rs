@@ -389,6 +389,10 @@ impl Line {
             let _ = request.headers_mut().insert(HOST, self.own_host());
             guard(request, scheme, known, lengths).map_err(Refusal::Malformed)?;
         }
+        if request.version() == Version::HTTP_10 {
+            // RFC 9110, section 7.8: there is nothing to upgrade from.
+            let _ = request.headers_mut().remove(UPGRADE);
+        }
         if self.worker.front.is_some() {
             // Nobody but the connection knows of certificates, so this does not wait for routing.
             return if self.is_misdirected(request) {
@@ -509,9 +513,14 @@ impl Future for Answer {
         };
         let mut response = match answering {
             Ok(Some(Answering::Now(Ok(response)))) => {
-                match response.extensions().get::<Refusal>() {
+                let refusal = response.extensions().get::<Refusal>().copied();
+                // A panic within a layer was caught there.
+                if refusal == Some(Refusal::Panicked) {
+                    ticket.panicked();
+                }
+                match refusal {
                     // A layer had it said in the words of HTTP.
-                    Some(refusal) if this.call.is_some() => ticket.refused(*refusal, true),
+                    Some(refusal) if this.call.is_some() => ticket.refused(refusal, true),
                     _ => {
                         ticket.answered(&response, this.connects);
                         response

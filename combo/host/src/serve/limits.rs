@@ -67,3 +67,36 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// What is out of its range: its name, as it was said, what it has to be.
+    pub(crate) fn faults(&self) -> Vec<(&'static str, String, &'static str)> {
+        let Self { head_size, connections, streams, send_buffer, .. } = *self;
+        let largest = u32::MAX as usize;
+        let counts = [
+            ("limits.head_size", u64::from(head_size), u64::from(head_size) >= 512, "at least 512 bytes"),
+            ("limits.connections", connections as u64, connections > 0, "at least 1"),
+            ("limits.streams", u64::from(streams), streams > 0, "at least 1"),
+            (
+                "limits.send_buffer",
+                send_buffer as u64,
+                (1..=largest).contains(&send_buffer),
+                "1 to 4294967295 bytes",
+            ),
+        ];
+        let Self { handshake, head, idle, body, write, .. } = *self;
+        let times = [
+            ("limits.handshake", handshake),
+            ("limits.head", head),
+            ("limits.idle", idle),
+            ("limits.body", body),
+            ("limits.write", write),
+        ];
+        let counts = counts.into_iter().filter(|(_, _, good, _)| !good);
+        let times = times.into_iter().filter(|(_, time)| time.is_zero());
+        counts
+            .map(|(name, said, _, must)| (name, said.to_string(), must))
+            .chain(times.map(|(name, time)| (name, format!("{time:?}"), "longer than nothing")))
+            .collect()
+    }
+}

@@ -57,6 +57,8 @@ pub(crate) struct Stream {
     /// What was read already and is given on first.
     ahead: Bytes,
     closing: Option<Closing>,
+    /// What may still be read in this turn, once it is something else than HTTP.
+    turn: usize,
     /// Once it is one.
     websocket: Option<Box<Websocket>>,
     _registered: Registered,
@@ -94,6 +96,9 @@ const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 /// that never stops would otherwise never wait.
 const UNHEARD: usize = 64 << 10;
 
+/// Bytes of an upgraded connection that are read before all others of its worker had their turn.
+const TURN: usize = 64 << 10;
+
 /// What an HTTP/2 client that knows beforehand sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -105,6 +110,7 @@ impl Stream {
             scan: HeadScan::default(),
             ahead: Bytes::new(),
             closing: None,
+            turn: TURN,
             websocket: None,
             _registered: registered,
         }
@@ -330,12 +336,24 @@ impl AsyncRead for Stream {
                 let _ = said?;
             }
         }
+        if self.turn == 0 {
+            // Others have theirs now: an app may take up all that it is given before it waits.
+            self.turn = TURN;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_read(cx, buf));
         match &polled {
-            Poll::Pending => self.wait(cx, Progress::wake),
+            Poll::Pending => {
+                self.turn = TURN;
+                self.wait(cx, Progress::wake);
+            }
             Poll::Ready(_) => {
                 let read = &buf.filled()[before..];
+                if self.progress.is_upgraded() {
+                    self.turn = self.turn.saturating_sub(read.len());
+                }
                 if !read.is_empty() {
                     self.as_mut().get_mut().read_from_peer(read);
                 }
