@@ -32,6 +32,7 @@ pub struct Deployment {
     pub(crate) mounts: Vec<(String, Target)>,
     pub(crate) layers: Vec<Box<dyn Wrap>>,
     pub(crate) trusted_proxies: Vec<String>,
+    pub(crate) proxy_headers: Option<Vec<String>>,
     pub(crate) jobs: Vec<Job>,
     pub(crate) root: Option<PathBuf>,
     pub(crate) workers: Option<usize>,
@@ -50,6 +51,7 @@ impl Deployment {
             mounts: Vec::new(),
             layers: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_headers: None,
             jobs: Vec::new(),
             root: None,
             workers: None,
@@ -105,10 +107,10 @@ impl Deployment {
     /// Whom to believe what they say of others: addresses (`"192.0.2.1"`), networks (`"10.0.0.0/8"`), or
     /// `"unix"` for whoever connects over a unix socket. Default: nobody.
     ///
-    /// What they say in `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix`, or in `Forwarded` (RFC 7239)
-    /// where there is none of these, is what apps are told by their frameworks' own means: peer, scheme,
-    /// host and prefix. The peer is the nearest on the way that is not trusted itself. Apps do not see
-    /// these headers, whoever sent them, but for `X-Forwarded-Prefix`.
+    /// What they say in the headers of [`proxy_headers`](Self::proxy_headers) is what apps are told by
+    /// their frameworks' own means: peer, scheme, host and prefix. The peer is the nearest on the way that
+    /// is not trusted itself. Apps do not see these headers, whoever sent them, but for
+    /// `X-Forwarded-Prefix`.
     ///
     /// Over `haproxy:` endpoints, connections from others than these are refused.
     pub fn trusted_proxies<I>(mut self, proxies: I) -> Self
@@ -117,6 +119,29 @@ impl Deployment {
         I::Item: Into<String>,
     {
         self.trusted_proxies.extend(proxies.into_iter().map(Into::into));
+        self
+    }
+
+    /// In which headers the trusted proxies say it: any of `x-forwarded-for`, `-proto`, `-host` and
+    /// `-prefix`; or `forwarded` (RFC 7239), alone or with `x-forwarded-prefix`. Default: those four of
+    /// `X-Forwarded-*`.
+    ///
+    /// Proxies must set each of these headers, add to it, or take away what a client wrote: what they let
+    /// through unseen is believed. Many set `X-Forwarded-For` and `-Proto` only; name the two then. No
+    /// other header is looked at, even if none of these is there.
+    ///
+    /// ```
+    /// # use combo::Deployment;
+    /// let deployment = Deployment::new("example")
+    ///     .trusted_proxies(["10.0.0.0/8"])
+    ///     .proxy_headers(["x-forwarded-for", "x-forwarded-proto"]);
+    /// ```
+    pub fn proxy_headers<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.proxy_headers = Some(names.into_iter().map(Into::into).collect());
         self
     }
 

@@ -31,6 +31,8 @@ pub struct Plan {
     pub(crate) mounts: Vec<PlannedMount>,
     pub(crate) layers: Vec<Box<dyn Wrap>>,
     pub(crate) proxies: Proxies,
+    /// As they were said.
+    pub(crate) trusted_proxies: Vec<String>,
     pub(crate) jobs: Vec<PlannedJob>,
     pub(crate) root: Option<PathBuf>,
     pub(crate) workers: Option<usize>,
@@ -71,13 +73,7 @@ impl Deployment {
         if self.listen.is_empty() && !mounts.is_empty() {
             problems.push(Problem::NoEndpoint);
         }
-        let mut proxies = Proxies::default();
-        for said in self.trusted_proxies {
-            if !proxies.add(&said) {
-                let must = "an address, a network such as 10.0.0.0/8, or unix";
-                problems.push(Problem::Setting { name: "trusted_proxies", said, must });
-            }
-        }
+        let proxies = proxies(&self.trusted_proxies, self.proxy_headers, &mut problems);
         let jobs = jobs(self.jobs, &mut problems);
         if let Some(workers) = self.workers.filter(|workers| !(1..=MOST_WORKERS).contains(workers)) {
             problems.push(Problem::Setting { name: "workers", said: workers.to_string(), must: "1 to 1024" });
@@ -90,6 +86,7 @@ impl Deployment {
             mounts,
             layers: self.layers,
             proxies,
+            trusted_proxies: self.trusted_proxies,
             jobs,
             root: self.root,
             workers: self.workers,
@@ -114,6 +111,25 @@ fn endpoints(listen: &[String], problems: &mut Vec<Problem>) -> Vec<Endpoint> {
         }
     }
     endpoints
+}
+
+fn proxies(trusted: &[String], headers: Option<Vec<String>>, problems: &mut Vec<Problem>) -> Proxies {
+    let mut proxies = Proxies::default();
+    for said in trusted {
+        if !proxies.add(said) {
+            let must = "an address, a network such as 10.0.0.0/8, or unix";
+            problems.push(Problem::Setting { name: "trusted_proxies", said: said.clone(), must });
+        }
+    }
+    if headers.is_some() {
+        proxies.hear_nothing();
+    }
+    for said in headers.into_iter().flatten() {
+        if let Err(must) = proxies.hear(&said) {
+            problems.push(Problem::Setting { name: "proxy_headers", said, must });
+        }
+    }
+    proxies
 }
 
 fn chosen_by_system(endpoint: &Endpoint) -> bool {
@@ -244,6 +260,12 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
         );
         writeln!(f, "  {endpoint}{}", if everywhere { ", every interface" } else { "" })?;
     }
+    if !plan.trusted_proxies.is_empty() {
+        writeln!(f, "\ntrusted proxies")?;
+        let headers: Vec<_> = plan.proxies.headers().iter().map(|header| header.name()).collect();
+        let headers = if headers.is_empty() { "no header".to_owned() } else { headers.join(", ") };
+        writeln!(f, "  {}, believed in {headers}", plan.trusted_proxies.join(", "))?;
+    }
     let mut mounts: Vec<&PlannedMount> = plan.mounts.iter().collect();
     mounts.sort_by(|a, b| matching_order(&a.pattern, &b.pattern));
     let width = mounts.iter().map(|mount| mount.pattern.to_string().len()).max().unwrap_or_default();
@@ -343,6 +365,7 @@ mod tests {
             .job(Job::new("clock", every(secs(4)), Writes("static/../a")).may_write("static"))
             .job(Job::new("", "every 4s", Writes("a")))
             .trusted_proxies(["10.0.0.0/8", "localhost"])
+            .proxy_headers(["x-forwarded-for", "x-real-ip", "forwarded"])
             .workers(0);
         check(
             deployment,
@@ -353,6 +376,8 @@ mod tests {
                 "mount `b`: cannot redirect to `c`: it must be a path or an http(s) URL, without query or fragment",
                 "cannot understand mount `b`: it has no `/`; a pattern is a path prefix, with a host before it if wanted",
                 "trusted_proxies cannot be `localhost`: it must be an address, a network such as 10.0.0.0/8, or unix",
+                "proxy_headers cannot be `x-real-ip`: it must be x-forwarded-for, -proto, -host or -prefix, or forwarded",
+                "proxy_headers cannot be `forwarded`: it must be either forwarded or x-forwarded-for, -proto and -host",
                 "cannot understand schedule `every 4` of job `clock`: `4` is not an interval, such as 4s, 250ms, 1h30m or minute",
                 "job `clock` is said twice",
                 "job `clock` writes `static/../a`, outside what it may write (`static`)",
@@ -409,6 +434,23 @@ mod tests {
                 "cannot understand schedule `every 1.5ms` of job `a`: `1.5ms` is not an interval, such as 4s, 250ms, 1h30m or minute",
             ],
         );
+    }
+
+    #[test]
+    fn the_table_says_who_is_believed_and_where() {
+        let trusting = || small().trusted_proxies(["10.0.0.0/8"]).trusted_proxies(["unix"]);
+        for (deployment, line) in [
+            (
+                trusting(),
+                "10.0.0.0/8, unix, believed in x-forwarded-for, x-forwarded-proto, x-forwarded-host, x-forwarded-prefix",
+            ),
+            (trusting().proxy_headers(["Forwarded"]), "10.0.0.0/8, unix, believed in forwarded"),
+            (trusting().proxy_headers([""; 0]), "10.0.0.0/8, unix, believed in no header"),
+        ] {
+            let table = deployment.plan().expect("a plan").to_string();
+            assert!(table.contains(&format!("\n\ntrusted proxies\n  {line}\n\n")), "{table}");
+        }
+        assert!(!small().plan().expect("a plan").to_string().contains("prox"));
     }
 
     #[test]
