@@ -14,7 +14,7 @@
 //!
 //! A wrapper such as `haproxy:` is followed by the endpoint within, written as it would be alone. What
 //! is within is nearer to the wire than what the wrapper stands before, but the PROXY header comes
-//! first of all, before TLS.
+//! first of all, before TLS. Only proxies that the deployment trusts are heard, and it must trust one.
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 

@@ -20,6 +20,13 @@ pub enum Problem {
         /// As it was said the second time.
         said: String,
     },
+    /// An endpoint is behind a proxy, and none is trusted that could connect to it.
+    NoProxy {
+        /// The endpoint as it was said.
+        said: String,
+        /// Whom one could trust, for instance.
+        trust: &'static str,
+    },
     /// There are mounts and no endpoint.
     NoEndpoint,
     /// A pattern cannot be understood.
@@ -93,6 +100,10 @@ impl fmt::Display for Problem {
         match self {
             Self::Endpoint { said, fault } => write!(f, "cannot understand endpoint `{said}`: {fault}"),
             Self::EndpointTwice { said } => write!(f, "endpoint `{said}` is listened on twice"),
+            Self::NoProxy { said, trust } => write!(
+                f,
+                "endpoint `{said}` is for proxies and trusts none; say `.trusted_proxies([\"{trust}\"])`"
+            ),
             Self::NoEndpoint => {
                 f.write_str("there are mounts but no endpoint to listen on; say `.listen(\"tcp:8080\")`")
             }
@@ -180,6 +191,10 @@ mod tests {
                 "cannot understand endpoint `x`: `x` is none of tcp, unix, ssl, haproxy",
             ),
             (Problem::EndpointTwice { said: "tcp:80".into() }, "endpoint `tcp:80` is listened on twice"),
+            (
+                Problem::NoProxy { said: "haproxy:80".into(), trust: "10.0.0.0/8" },
+                "endpoint `haproxy:80` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`",
+            ),
             (
                 Problem::NoEndpoint,
                 "there are mounts but no endpoint to listen on; say `.listen(\"tcp:8080\")`",

@@ -112,7 +112,9 @@ impl Deployment {
     /// is not trusted itself. Apps do not see these headers, whoever sent them, but for
     /// `X-Forwarded-Prefix`.
     ///
-    /// Over `haproxy:` endpoints, connections from others than these are refused.
+    /// Over `haproxy:` endpoints, connections from others than these are refused, and there has to be one
+    /// of these: `"unix"` for a unix socket, else an address or a network. There the peer is whom the
+    /// PROXY header names, so what a request says of others is believed only if that one is trusted.
     pub fn trusted_proxies<I>(mut self, proxies: I) -> Self
     where
         I: IntoIterator,

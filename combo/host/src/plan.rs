@@ -74,6 +74,13 @@ impl Deployment {
             problems.push(Problem::NoEndpoint);
         }
         let proxies = proxies(&self.trusted_proxies, self.proxy_headers, &mut problems);
+        for said in &self.listen {
+            if let Ok(endpoint @ Endpoint::Haproxy(_)) = said.parse()
+                && let Some(trust) = proxies.missing(&endpoint)
+            {
+                problems.push(Problem::NoProxy { said: said.clone(), trust });
+            }
+        }
         let jobs = jobs(self.jobs, &mut problems);
         if let Some(workers) = self.workers.filter(|workers| !(1..=MOST_WORKERS).contains(workers)) {
             problems.push(Problem::Setting { name: "workers", said: workers.to_string(), must: "1 to 1024" });
@@ -410,6 +417,18 @@ mod tests {
             Deployment::new("test").mount("/", mount::redirect("/a")),
             &["there are mounts but no endpoint to listen on; say `.listen(\"tcp:8080\")`"],
         );
+    }
+
+    #[test]
+    fn behind_a_proxy_there_is_one_that_is_trusted() {
+        let behind = || Deployment::new("test").listen("haproxy:80").listen("haproxy:unix:a.sock");
+        let tcp =
+            "endpoint `haproxy:80` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`";
+        let unix = "endpoint `haproxy:unix:a.sock` is for proxies and trusts none; say `.trusted_proxies([\"unix\"])`";
+        check(behind(), &[tcp, unix]);
+        check(behind().trusted_proxies(["unix"]), &[tcp]);
+        check(behind().trusted_proxies(["192.0.2.1"]), &[unix]);
+        assert!(behind().trusted_proxies(["192.0.2.1", "unix"]).plan().is_ok());
     }
 
     #[test]

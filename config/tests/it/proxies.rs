@@ -160,7 +160,8 @@ fn the_proxy_protocol_says_whom_a_connection_is_from() {
         mirrors("haproxy")
             .listen(haproxy(ANY_PORT))
             .listen(haproxy(ANY_TLS_PORT))
-            .listen(haproxy("unix:app.sock")),
+            .listen(haproxy("unix:app.sock"))
+            .trusted_proxies(["127.0.0.1", "unix"]),
     );
     for framework in FRAMEWORKS {
         let ask = with(framework, &[]);
@@ -185,12 +186,17 @@ fn the_proxy_protocol_says_whom_a_connection_is_from() {
         let mut unknown = site.wire();
         let own = unknown.socket().local_addr().unwrap().to_string();
         assert_eq!(unknown.ask(["PROXY UNKNOWN\r\n", &ask].concat()).json()["peer"], own, "{framework}");
+        // Whom the proxy does not know says nothing of others.
+        let ask = with(framework, &[("x-forwarded-for", "192.0.2.2")]);
+        assert_eq!(unknown.ask(&ask).json()["peer"], own, "{framework}");
     }
 }
 
 #[test]
 fn where_a_proxy_is_expected_nobody_else_is_served() {
-    let site = Site::start(mirrors("expected").listen(format!("haproxy:{ANY_PORT}")));
+    let behind =
+        |name, proxy: &str| mirrors(name).listen(format!("haproxy:{ANY_PORT}")).trusted_proxies([proxy]);
+    let site = Site::start(behind("expected", "127.0.0.1"));
     let wrong = b"PROXY TCP4 192.0.2.1\r\n";
     for bytes in [&with("axum", &[]).into_bytes()[..], wrong, b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\0\0"]
     {
@@ -200,8 +206,7 @@ fn where_a_proxy_is_expected_nobody_else_is_served() {
         assert_eq!(answer, b"", "{bytes:?}");
         assert!(matches!(end, End::Closed | End::Reset), "{bytes:?}");
     }
-    let deployment = mirrors("known").listen(format!("haproxy:{ANY_PORT}")).trusted_proxies(["10.0.0.0/8"]);
-    let site = Site::start(deployment);
+    let site = Site::start(behind("known", "10.0.0.0/8"));
     let mut wire = site.wire();
     let _ = wire.try_send([FIRST, with("axum", &[]).as_bytes()].concat());
     assert_eq!(wire.rest().0, b"");

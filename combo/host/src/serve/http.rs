@@ -99,7 +99,7 @@ async fn serve(
     let certificate = tls.as_ref().map(|tls| tls.certificate.clone());
     #[cfg(not(feature = "tls"))]
     let certificate = None;
-    if proxied && !worker.proxies.is_empty() && !worker.proxies.trusts(&peer) {
+    if proxied && !worker.proxies.trusts(&peer) {
         return Err(format!("{peer} is no trusted proxy").into());
     }
     let (socket, by_alpn) = open(socket, tls, proxied, &mut connection).await?;
@@ -112,7 +112,8 @@ async fn serve(
         None => stream.is_http2().await?,
     };
     let limits = worker.limits.clone();
-    let trusted = worker.proxies.trusts(&connection.peer);
+    // Of a connection that a proxy does not say the client of, that one has written the headers.
+    let trusted = worker.proxies.trusts(&connection.peer) && !(proxied && connection.peer == peer);
     let connection = Arc::new(connection);
     let (progress, host, opening) = (progress.clone(), RefCell::default(), Cell::new(None));
     let (bulk, authority) = (Cell::default(), RefCell::default());

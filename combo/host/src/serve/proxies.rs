@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use combo_core::{Peer, pattern::normal_segment};
+use combo_core::{Endpoint, Peer, pattern::normal_segment};
 use http::{HeaderMap, HeaderValue, uri::Scheme};
 use ipnet::IpNet;
 
@@ -102,8 +102,12 @@ impl Proxies {
         self.headers.as_deref().unwrap_or(Header::USUAL)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        !self.unix && self.networks.is_empty()
+    /// Whom to trust, for instance, where nobody who can connect to an endpoint is.
+    pub(crate) fn missing(&self, endpoint: &Endpoint) -> Option<&'static str> {
+        match endpoint.bare() {
+            Endpoint::Unix { .. } => (!self.unix).then_some("unix"),
+            _ => self.networks.is_empty().then_some("10.0.0.0/8"),
+        }
     }
 
     pub(crate) fn trusts(&self, peer: &Peer) -> bool {
