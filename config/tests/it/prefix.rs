@@ -312,6 +312,7 @@ fn a_redirect_keeps_the_rest_of_the_path() {
         Deployment::new("redirects")
             .listen(ANY_PORT)
             .mount("/old", mount::redirect("/new"))
+            .mount("/layered", mount::redirect("/new").layer(tower::layer::util::Identity::new()))
             .mount("/gone", mount::redirect("https://example.com/there").permanent()),
     );
     for version in VERSIONS {
@@ -320,6 +321,9 @@ fn a_redirect_keeps_the_rest_of_the_path() {
             ("GET", "/old/", 307, "/new"),
             ("POST", "/old/a%2Fb?c=d", 307, "/new/a%2Fb?c=d"),
             ("GET", "/old//evil.example/", 307, "/new/evil.example/"),
+            ("GET", "/layered", 307, "/new"),
+            ("GET", "/layered/a/long/way?c=d", 307, "/new/a/long/way?c=d"),
+            ("GET", "/layered//evil.example/", 307, "/new/evil.example/"),
             ("GET", "/gone/x?y", 308, "https://example.com/there/x?y"),
         ] {
             let answer = ask(&site, version, false, method, "test", target);

@@ -74,7 +74,9 @@ impl Recipe for Redirect {
 
 impl App for Redirect {
     fn answer(&self, request: Request<RequestBody>, arrival: Arrival<'_>, _: &mut Context<'_>) -> Answering {
-        let location = location(&self.to, &stripped(request.uri(), arrival.strip));
+        // In a layer the prefix is off already.
+        let strip = if arrival.original.is_some() { 0 } else { arrival.strip };
+        let location = location(&self.to, &stripped(request.uri(), strip));
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = self.status;
         if let Ok(location) = HeaderValue::from_str(&location) {
