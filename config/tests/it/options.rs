@@ -330,6 +330,39 @@ fn links_that_escape_the_prefix_are_repaired() {
     }
 }
 
+/// What a trusted proxy says stands before the prefix is part of it.
+#[test]
+fn links_are_repaired_behind_the_prefix_of_a_proxy() {
+    let get = |path| format!("GET {path} HTTP/1.1\r\nhost: test\r\nx-forwarded-prefix: /outer\r\n\r\n");
+    let tells = || {
+        mount::axum(axum::Router::new().route(
+            "/told",
+            routing::get(async |headers: http::HeaderMap| {
+                let prefix = headers["x-forwarded-prefix"].to_str().unwrap();
+                Redirect::to(&format!("{prefix}/login"))
+            }),
+        ))
+    };
+    for framework in FRAMEWORKS {
+        let deployment = Deployment::new("outer").listen(ANY_PORT).trusted_proxies(["127.0.0.1"]);
+        let site = Site::start(
+            deployment
+                .mount("/blog", wanders(framework).relink())
+                .mount("/", wanders(framework).relink())
+                .mount("/tells", tells().relink()),
+        );
+        let mut wire = site.wire();
+        for (path, name, expected) in [
+            ("/blog/old", "location", "/outer/blog/new?a=b"),
+            ("/blog/login", "set-cookie", "s=1; Path=/outer/blog"),
+            ("/old", "location", "/outer/new?a=b"),
+            ("/tells/told", "location", "/outer/tells/login"),
+        ] {
+            assert_eq!(wire.ask(get(path)).header(name), Some(expected), "{framework}{path}");
+        }
+    }
+}
+
 #[test]
 fn a_bare_prefix_gets_its_slash_where_that_is_said() {
     let site = Site::start(each(Target::slash));
