@@ -15,6 +15,7 @@
 //! A wrapper such as `haproxy:` is followed by the endpoint within, written as it would be alone. What
 //! is within is nearer to the wire than what the wrapper stands before, but the PROXY header comes
 //! first of all, before TLS. Only proxies that the deployment trusts are heard, and it must trust one.
+//! What is beside addresses in a header of version 2 may be as long as the protocol allows, 64 KiB in all.
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 

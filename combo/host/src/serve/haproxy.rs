@@ -1,6 +1,6 @@
 //! The first bytes of a connection that a proxy made -> whom it made it for, by the PROXY protocol.
 //!
-//! Exactly the header is read and nothing after it. Who sends none, or none that can be understood, is
+//! Exactly the header is read and nothing after it, and no more is held than has come. Who sends none, or none that can be understood, is
 //! not served: the endpoint says that there is one.
 
 use std::{io, net::SocketAddr};
@@ -12,10 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// The longest header of version 1, with its end (section 2.1 of the specification).
 const LONGEST_V1: usize = 107;
 
-/// The longest header of version 2 that is taken: addresses, and room for what is beside them.
-const LONGEST_V2: usize = 1_024;
-
-/// Of version 2, what comes before addresses.
+/// Of version 2, what comes before addresses. The rest may be as long as 16 bits can say: beside
+/// addresses some balancers send whole certificates.
 const FIXED: usize = 16;
 
 /// What both versions can be told apart by.
@@ -36,12 +34,8 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Sa
     if header == v2::PROTOCOL_PREFIX {
         header.resize(FIXED, 0);
         let _ = stream.read_exact(&mut header[BEGINNING..]).await?;
-        let rest = usize::from(u16::from_be_bytes([header[14], header[15]]));
-        if rest > LONGEST_V2 {
-            return Err(invalid(format_args!("{rest} bytes are too many")));
-        }
-        header.resize(FIXED + rest, 0);
-        let _ = stream.read_exact(&mut header[FIXED..]).await?;
+        let rest = u16::from_be_bytes([header[14], header[15]]);
+        more(stream, &mut header, rest).await?;
         return second(&header);
     }
     while !header.ends_with(b"\r\n") {
@@ -51,6 +45,12 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Sa
         header.push(stream.read_u8().await?);
     }
     first(&header)
+}
+
+/// Reads so many bytes more. Only what has come takes room, whatever was announced.
+async fn more(stream: &mut (impl AsyncRead + Unpin), header: &mut Vec<u8>, length: u16) -> io::Result<()> {
+    let read = stream.take(length.into()).read_to_end(header).await?;
+    if read < usize::from(length) { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
 fn invalid(why: impl std::fmt::Display) -> io::Error {
@@ -126,6 +126,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_beside_addresses_may_be_as_long_as_a_header_can_be() {
+        let v4 = [192, 0, 2, 1, 198, 51, 100, 1, 0x13, 0x88, 0, 80];
+        for length in [2_000_u16, 16_384, u16::MAX - 12 - 8 - 3] {
+            // A certificate after what says that there was one.
+            let tlv = [&[0x20, 0, 5, 1, 0, 0, 0, 0, 0x28][..], &length.to_be_bytes()].concat();
+            let rest = [&v4[..], &tlv, &vec![0x30; length.into()]].concat();
+            check(&v2(1, 0x11, &rest), Some("192.0.2.1:5000"), true);
+        }
+    }
+
+    #[test]
+    fn what_is_announced_takes_no_room_before_it_comes() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (mut come, mut header) = (&[0; 40][..], Vec::new());
+        assert!(runtime.block_on(more(&mut come, &mut header, u16::MAX)).is_err());
+        assert!(header.len() == 40 && header.capacity() < 1_024, "{}", header.capacity());
+    }
+
+    #[test]
     fn what_is_no_header_is_refused() {
         for bytes in [
             &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..],
@@ -135,7 +154,6 @@ mod tests {
             b"",
             &[b"PROXY UNKNOWN ", &[b'x'; 200][..], b"\r\n"].concat(),
             &v2(1, 0x11, &[0; 4]),
-            &v2(1, 0x11, &[0; 2_000]),
             &v2(1, 0x11, &[0; 12])[..20],
         ] {
             assert!(said(bytes).is_err(), "{bytes:?}");
