@@ -18,14 +18,16 @@ use combo::{
 };
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Layer, Service};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::{
     http2::{Http2, read},
     mirror::{Reached, mirror},
-    site::{ANY_PORT, FRAMEWORKS, Site, eventually, three},
-    websocket::{TEXT, echoes, open},
+    site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, eventually, three},
+    websocket::{CLOSE, LAST, TEXT, echoes, frame, open},
     wire::{Answer, Wire, get, post},
 };
 
@@ -500,6 +502,34 @@ fn threads_of_its_own_end_with_the_last_websocket_of_an_old_app() {
             socket.abort();
         }
         eventually("the threads of the old app have ended", || (end.strong_count() == 0).then_some(()));
+    }
+}
+
+/// A connection with many tunnels, one after another, keeps no more than those that are open.
+#[test]
+fn threads_of_its_own_end_with_the_last_tunnel_of_an_old_app_and_not_with_its_connection() {
+    let deployment = Deployment::new("own").listen(ANY_PORT).listen(ANY_TLS_PORT).workers(2);
+    let site = Site::start(deployment.mount("/a", hello("axum")));
+    for http2 in [site.http2(), site.tls_http2()] {
+        for round in 0..3 {
+            let kept = Arc::new(());
+            let end = Arc::downgrade(&kept);
+            let target = keeping("axum", kept).own_threads(1);
+            assert_eq!(swap(&site, "/a", target), Reply::Done);
+            let mut request = http2.request(Method::CONNECT, "/a/ws", &[("sec-websocket-version", "13")], "");
+            let _ = request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+            let response = http2.wait(http2.begin(request)).unwrap();
+            let mut tunnel = TokioIo::new(http2.wait(hyper::upgrade::on(response)).unwrap());
+            assert_eq!(swap(&site, "/a", hello("axum")), Reply::Done);
+            assert_eq!(http2.get("/a/hello/x").text(), "Hello, x!\n", "{round}");
+            assert!(end.strong_count() > 0, "{round}");
+            http2.wait(tunnel.write_all(&frame(LAST | CLOSE, &1_000_u16.to_be_bytes()))).unwrap();
+            let mut rest = Vec::new();
+            let _ = http2.wait(tunnel.read_to_end(&mut rest)).unwrap();
+            assert_eq!(rest[..2], [LAST | CLOSE, 2], "{round}");
+            eventually("the threads have ended", || (end.strong_count() == 0).then_some(()));
+        }
+        assert_eq!(http2.get("/a/hello/x").text(), "Hello, x!\n");
     }
 }
 

@@ -354,7 +354,7 @@ impl App for Far {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS
                 || connects && response.status().is_success()
             {
-                let _ = response.extensions_mut().insert(Keeps(pool.clone()));
+                let _ = response.extensions_mut().insert(Keeps::new(pool.clone()));
             }
             Ok(response.map(|body| ResponseBody::new(FarBody { pool: Some(pool), ..body })))
         };

@@ -51,7 +51,7 @@ use super::{
     refusal::{Malformed, Refusal},
     route::Found,
     stream::{Socket, Stream},
-    sweep::{Phase, Progress, Seen, Verdict},
+    sweep::{Keeps, Phase, Progress, Seen, Verdict},
     worker::{Accepted, Counted, Front, Kind, Raw, Shared, Tls, Worker, said},
 };
 use crate::mount::{Answering, Arrival, Later, host};
@@ -303,10 +303,11 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnWorker {
     }
 }
 
-/// A tunnel in a stream of HTTP/2, named until it ends.
+/// A tunnel in a stream of HTTP/2, named until it ends: until its app has said all.
 struct Tunnel {
     shared: Arc<Shared>,
     key: usize,
+    _keeps: Option<Keeps>,
 }
 
 impl Drop for Tunnel {
@@ -668,10 +669,7 @@ impl Ticket {
         }
         self.status = response.status();
         if let Some(kind) = granted(response, connects) {
-            if let Some(keeps) = response.extensions().get() {
-                self.line.progress.keeps(keeps);
-            }
-            self.upgrade(kind);
+            self.upgrade(kind, response.extensions().get().cloned());
         }
         if response.body().streams() {
             self.stay();
@@ -694,15 +692,16 @@ impl Ticket {
 
     /// What the app says from here on is no answer any more.
     #[cold]
-    fn upgrade(&self, kind: Kind) {
+    fn upgrade(&self, kind: Kind, keeps: Option<Keeps>) {
         let Line { worker, progress, opening, .. } = &*self.line;
         let shared = &worker.shared;
         let Some(request) = shared.request(self.key) else { return };
         let key = shared.upgrade(request, kind);
         if progress.is_multiplexed() {
             progress.tunnels();
-            opening.set(Some(Tunnel { shared: shared.clone(), key }));
+            opening.set(Some(Tunnel { shared: shared.clone(), key, _keeps: keeps }));
         } else {
+            keeps.into_iter().for_each(|keeps| progress.keeps(keeps));
             progress.upgrades(kind == Kind::Websocket, key);
         }
     }

@@ -7,6 +7,7 @@
 use std::{
     any::Any,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
@@ -17,7 +18,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::{guard::Lengths, limits::Limits};
+use super::{guard::Lengths, limits::Limits, worker::said};
 
 /// Seconds since a worker started, as of its last sweep. Starts at 1, so that 0 means never.
 #[derive(Clone, Debug)]
@@ -145,7 +146,23 @@ impl fmt::Display for Overdue {
 /// What an upgraded connection needs for as long as it lives: among the extensions of the answer that
 /// upgrades it.
 #[derive(Clone, Debug)]
-pub(crate) struct Keeps(pub(crate) Arc<dyn Any + Send + Sync>);
+pub(crate) struct Keeps(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Keeps {
+    pub(crate) fn new(kept: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(Some(kept))
+    }
+}
+
+impl Drop for Keeps {
+    /// An app may end with the last of it, and whoever cuts a connection goes on whatever that does.
+    fn drop(&mut self) {
+        let kept = self.0.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(kept))) {
+            tracing::error!("an app failed while it ended: {}", said(&*panic));
+        }
+    }
+}
 
 /// The stamps of one connection.
 #[derive(Debug)]
@@ -166,7 +183,7 @@ pub(crate) struct Progress {
     writer: AtomicWaker,
     /// There may be a tunnel in it that no request stands for: extended CONNECT.
     tunnels: AtomicBool,
-    kept: Mutex<Vec<Keeps>>,
+    kept: Mutex<Option<Keeps>>,
     /// Somebody wants to know whether the peer is still there.
     probed: AtomicBool,
     /// By what key it is named now that it is upgraded, plus one.
@@ -211,11 +228,15 @@ impl Progress {
     }
 
     /// What it holds for as long as it is open.
-    pub(crate) fn keeps(&self, Keeps(more): &Keeps) {
-        let mut kept = self.kept();
-        if !kept.iter().any(|Keeps(known)| Arc::ptr_eq(known, more)) {
-            kept.push(Keeps(more.clone()));
-        }
+    pub(crate) fn keeps(&self, more: Keeps) {
+        let before = self.kept().replace(more);
+        drop(before);
+    }
+
+    /// It is open no more, or is not to be.
+    pub(crate) fn lets_go(&self) {
+        let kept = self.kept().take();
+        drop(kept);
     }
 
     pub(crate) fn is_multiplexed(&self) -> bool {
@@ -249,7 +270,7 @@ impl Progress {
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Vec<Keeps>> {
+    fn kept(&self) -> MutexGuard<'_, Option<Keeps>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -401,7 +422,7 @@ impl Progress {
         self.multiplexed.load(Relaxed) && recent
     }
 
-    /// A verdict is only ever made stricter.
+    /// A verdict is only ever made stricter. An app may end by it, so no lock is to be held.
     pub(crate) fn judge(&self, verdict: Verdict) {
         if verdict > self.verdict() {
             self.verdict.store(verdict as u8, Relaxed);
@@ -409,7 +430,7 @@ impl Progress {
             self.writer.wake();
         }
         if verdict == Verdict::Cut {
-            drop(std::mem::take(&mut *self.kept()));
+            self.lets_go();
         }
     }
 

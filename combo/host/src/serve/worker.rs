@@ -308,10 +308,13 @@ impl Shared {
         self.parked.store(false, Relaxed);
     }
 
+    /// All connections, without their lock: what a verdict has as its consequence may end another one.
+    fn registered(&self) -> Vec<Arc<Progress>> {
+        self.connections().iter().map(|(_, progress)| progress.clone()).collect()
+    }
+
     fn judge(&self, verdict: Verdict) {
-        for (_, progress) in &*self.connections() {
-            progress.judge(verdict);
-        }
+        self.registered().iter().for_each(|progress| progress.judge(verdict));
     }
 
     pub(crate) fn register(self: &Arc<Self>, progress: Arc<Progress>, counted: Counted) -> Registered {
@@ -418,6 +421,8 @@ impl Drop for Registered {
         if let Some(key) = progress.named() {
             shared.end_upgrade(key);
         }
+        // An app may still have a request's body, and with it the progress.
+        progress.lets_go();
     }
 }
 
@@ -546,7 +551,7 @@ impl Worker {
         let crowded = self.shared.is_crowded();
         let paused = self.mounts.iter().any(Mounted::is_paused);
         let draining = self.draining.get().map(|since| since.elapsed());
-        for (_, progress) in &*self.shared.connections() {
+        for progress in self.shared.registered() {
             if crowded {
                 progress.lull();
             }
@@ -579,6 +584,7 @@ pub(crate) fn said(panic: &(dyn std::any::Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::sweep::{Keeps, Phase};
 
     #[test]
     fn a_request_is_written_down_and_read_back() {
@@ -600,5 +606,41 @@ mod tests {
             shared.leave();
             assert!(shared.running().is_none());
         }
+    }
+
+    /// As an app's own threads may hold connections of the worker that lets go of the threads.
+    #[test]
+    fn what_ends_with_a_connection_may_end_others_and_may_panic() {
+        struct Panics(#[expect(dead_code, reason = "it is there to be dropped")] Registered);
+
+        impl Drop for Panics {
+            fn drop(&mut self) {
+                panic!("while it ends");
+            }
+        }
+
+        fn register(shared: &Arc<Shared>) -> (Arc<Progress>, Registered) {
+            let progress = Arc::new(Progress::new(shared.clock.clone(), Phase::Tunnel));
+            let _ = shared.open.fetch_add(1, Relaxed);
+            (progress.clone(), shared.register(progress, Counted(shared.clone())))
+        }
+
+        let (done, judged) = std::sync::mpsc::channel();
+        let _judging = std::thread::spawn(move || {
+            let shared = Arc::new(Shared::new());
+            let (one, _first) = register(&shared);
+            one.keeps(Keeps::new(Arc::new(Panics(register(&shared).1))));
+            let (other, second) = register(&shared);
+            other.keeps(Keeps::new(Arc::new(register(&shared).1)));
+            let verdicts = |verdict| [one.verdict(), other.verdict()] == [verdict; 2];
+            shared.judge(Verdict::Finish);
+            assert!(shared.connections().len() == 4 && verdicts(Verdict::Finish));
+            shared.judge(Verdict::Cut);
+            assert!(shared.connections().len() == 2 && verdicts(Verdict::Cut));
+            other.keeps(Keeps::new(Arc::new(register(&shared).1)));
+            drop(second);
+            done.send(shared.connections().len())
+        });
+        assert_eq!(judged.recv_timeout(Duration::from_secs(30)), Ok(1));
     }
 }
