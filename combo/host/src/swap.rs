@@ -52,7 +52,8 @@ pub(crate) async fn swap(
     Ok(())
 }
 
-/// The end of a worker's work: told to put its instance in place, and heard when it has.
+/// The end of a worker's work: told to put its instance in place, and heard when it has, or when it has
+/// dropped it.
 type Built = (oneshot::Sender<()>, oneshot::Receiver<()>);
 
 async fn build(ground: &Ground, mount: usize, target: Target, desks: &[Desk]) -> Result<Vec<Built>, Error> {
@@ -71,13 +72,21 @@ async fn build(ground: &Ground, mount: usize, target: Target, desks: &[Desk]) ->
         desk.tell(Message::Replace(mount, replacement));
         building.push((readied, (go, placed)));
     }
-    let mut built = Vec::with_capacity(building.len());
+    let (mut built, mut unbuilt) = (Vec::with_capacity(building.len()), None);
     for (readied, end) in building {
-        let ready = readied.await.unwrap_or_else(|_| Err("a worker has ended".into()));
-        ready.map_err(|cause| Kind::Mount { pattern: named.clone(), cause })?;
-        built.push(end);
+        match readied.await.unwrap_or_else(|_| Err("a worker has ended".into())) {
+            Ok(()) => built.push(end),
+            Err(cause) => unbuilt = unbuilt.or(Some(cause)),
+        }
     }
-    Ok(built)
+    let Some(cause) = unbuilt else { return Ok(built) };
+    // Nothing is left of it when the next swap may begin.
+    let (taken_back, ends): (Vec<_>, Vec<_>) = built.into_iter().unzip();
+    drop(taken_back);
+    for end in ends {
+        let _ = end.await;
+    }
+    Err(Kind::Mount { pattern: named, cause }.into())
 }
 
 async fn prepare(

@@ -582,6 +582,28 @@ fn what_cannot_be_built_on_one_worker_is_put_in_place_on_none() {
     }
 }
 
+/// Whatever goes wrong on one worker first, the next swap finds none of them at the last.
+#[test]
+fn a_swap_is_refused_when_no_worker_builds_any_more() {
+    let site = Site::start(three());
+    let kept = Arc::new(());
+    let end = Arc::downgrade(&kept);
+    let (first, built) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let counted = built.clone();
+    let slow = mount::local(move || {
+        assert!(!first.swap(false, Relaxed), "not on this one");
+        thread::sleep(combo::millis(300));
+        let _ = counted.fetch_add(1, Relaxed);
+        let kept = kept.clone();
+        tower::service_fn(move |_: Request<RequestBody>| {
+            let _ = &kept;
+            async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"new")))) }
+        })
+    });
+    assert!(why(swap(&site, "/warp", slow)).ends_with("not on this one"));
+    assert_eq!((built.load(Relaxed), end.strong_count()), (1, 0));
+}
+
 #[test]
 fn a_swap_that_nobody_waits_for_is_taken_back() {
     let site = Site::start(three());

@@ -170,6 +170,9 @@ impl Replacement {
             // Whatever the end of the old app may take, the new one answers.
             let _ = done.send(());
             drop(before);
+        } else {
+            drop(app);
+            drop(done);
         }
     }
 }
