@@ -1,14 +1,14 @@
 //! What comes bit by bit, both ways: uploads of any size, and what is said after a body.
 
 use bytes::Bytes;
-use combo::mount;
+use combo::{Deployment, mount};
 use http::{HeaderMap, HeaderValue, Method};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 
 use crate::{
     child::Child,
-    site::{ANY_TLS_PORT, FRAMEWORKS, Site, three},
+    site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, three},
     wire::{get, post},
 };
 
@@ -125,5 +125,33 @@ fn what_is_said_after_a_body_arrives() {
         let request = request.map(|_| StreamBody::new(frames).boxed());
         let answer = http2.wait(async { http2.begin(request).await.unwrap().collect().await.unwrap() });
         assert_eq!(answer.trailers().and_then(|trailers| trailers.get("x-after")).unwrap(), "all", "{mount}");
+    }
+}
+
+#[test]
+fn what_is_said_after_a_body_of_a_known_length_arrives() {
+    let app = |length: usize| {
+        let answer = move || async move {
+            let sum = HeaderMap::from_iter([("x-sum".parse().unwrap(), HeaderValue::from_static("1"))]);
+            let body = Full::new(Bytes::from(vec![b'x'; length]));
+            axum::body::Body::new(body.with_trailers(std::future::ready(Some(Ok(sum)))))
+        };
+        mount::axum(axum::Router::new().route("/", axum::routing::get(answer)))
+    };
+    for length in [0, 1, 5_000, 100_000] {
+        let deployment = Deployment::new("sized").listen(ANY_PORT).listen(ANY_TLS_PORT);
+        let deployment = deployment.mount("/worker", app(length)).mount("/own", app(length).own_threads(1));
+        let site =
+            Site::start(deployment.mount("/layered", app(length).layer(tower::layer::util::Identity::new())));
+        for (mount, http2) in ["/worker", "/own", "/layered"]
+            .into_iter()
+            .flat_map(|mount| [(mount, site.http2()), (mount, site.tls_http2())])
+        {
+            let request = http2.request(Method::GET, mount, &[], "");
+            let answer = http2.wait(async { http2.begin(request).await.unwrap().collect().await.unwrap() });
+            let sum = answer.trailers().and_then(|trailers| trailers.get("x-sum")).cloned();
+            assert_eq!(sum.unwrap(), "1", "{mount} {length}");
+            assert_eq!(answer.to_bytes().len(), length, "{mount} {length}");
+        }
     }
 }

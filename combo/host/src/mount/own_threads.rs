@@ -43,6 +43,9 @@ const QUEUE: usize = 64;
 /// Pieces of a body between two threads.
 const PIECES: usize = 4;
 
+/// What a body gave, and whether there is no more to come.
+type Piece = (Option<Result<Frame<Bytes>, BoxError>>, bool);
+
 /// More threads than this have never served anybody.
 const MOST_THREADS: usize = 1_024;
 
@@ -276,7 +279,7 @@ async fn carry<B>(
 }
 
 /// Polls a body only when there is room for what it gives, and drops it when nobody reads.
-async fn flow<B>(body: B, pieces: mpsc::Sender<Option<Result<Frame<Bytes>, BoxError>>>)
+async fn flow<B>(body: B, pieces: mpsc::Sender<Piece>)
 where
     B: Body<Data = Bytes, Error = BoxError>,
 {
@@ -288,8 +291,8 @@ where
             Poll::Pending => body.as_mut().poll_frame(cx).map(Some),
         });
         let Some(frame) = next.await else { return };
-        let last = !matches!(frame, Some(Ok(_)));
-        room.send(frame);
+        let last = !matches!(frame, Some(Ok(_))) || body.is_end_stream();
+        room.send((frame, last));
         if last {
             return;
         }
@@ -299,7 +302,7 @@ where
 /// A body that comes from another thread.
 struct FarBody {
     /// Nothing when it is over.
-    pieces: Option<mpsc::Receiver<Option<Result<Frame<Bytes>, BoxError>>>>,
+    pieces: Option<mpsc::Receiver<Piece>>,
     hint: SizeHint,
     /// Where it comes from, kept until it is over.
     pool: Option<Arc<Pool>>,
@@ -314,22 +317,21 @@ impl Body for FarBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(pieces) = &mut self.pieces else { return Poll::Ready(None) };
-        let piece = ready!(pieces.poll_recv(cx))
-            .unwrap_or_else(|| Some(Err("the app ended before its body did".into())));
-        match &piece {
-            Some(Ok(frame)) => {
-                if let (Some(left), Some(bytes)) = (self.hint.exact(), frame.data_ref()) {
-                    self.hint = SizeHint::with_exact(left.saturating_sub(bytes.len() as u64));
-                }
-            }
-            _ => (self.pieces, self.pool) = (None, None),
+        let (piece, last) = ready!(pieces.poll_recv(cx))
+            .unwrap_or_else(|| (Some(Err("the app ended before its body did".into())), true));
+        if let Some(Ok(frame)) = &piece
+            && let (Some(left), Some(bytes)) = (self.hint.exact(), frame.data_ref())
+        {
+            self.hint = SizeHint::with_exact(left.saturating_sub(bytes.len() as u64));
+        }
+        if last {
+            (self.pieces, self.pool) = (None, None);
         }
         Poll::Ready(piece)
     }
 
     fn is_end_stream(&self) -> bool {
-        // Whoever knows its length does not ask for its end.
-        self.pieces.is_none() || self.hint.exact() == Some(0)
+        self.pieces.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -797,7 +797,8 @@ impl Body for Outgoing {
             Poll::Ready(None) => ticket.whole = true,
             Poll::Ready(Some(Ok(frame))) => {
                 ticket.sent += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-                ticket.whole |= body.is_end_stream();
+                // Whoever knows its length may not ask for its end.
+                ticket.whole |= body.is_end_stream() || body.size_hint().exact() == Some(0);
             }
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
