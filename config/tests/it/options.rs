@@ -35,6 +35,7 @@ use tower_http::{
 use crate::{
     lines::log,
     site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, three},
+    websocket::{TEXT, echoes, open},
     wire::{Wire, get, post},
 };
 
@@ -254,6 +255,52 @@ fn one_request_too_many_in_flight_is_503_until_another_ends() {
             (answer.status == 200).then_some(())
         };
         crate::site::eventually("there is room again", free);
+    }
+}
+
+#[test]
+fn a_websocket_takes_its_place_until_it_is_over() {
+    let base = Deployment::new("options").listen(ANY_PORT).listen(ANY_TLS_PORT).workers(2);
+    let site = Site::start(FRAMEWORKS.iter().fold(base, |deployment, framework| {
+        deployment
+            .mount(format!("/{framework}"), hello(framework).max_in_flight(1))
+            .mount(format!("/{framework}-own"), hello(framework).own_threads(1).max_in_flight(1))
+    }));
+    let refused = |mount: &str| {
+        let answer = site.wire().ask(get(&format!("{mount}/hello/x")));
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{mount}");
+    };
+    let free = |mount: &str| {
+        crate::site::eventually("there is room again", || {
+            (site.wire().ask(get(&format!("{mount}/hello/x"))).status == 200).then_some(())
+        });
+    };
+    for mount in
+        FRAMEWORKS.iter().flat_map(|framework| [format!("/{framework}"), format!("/{framework}-own")])
+    {
+        let mut socket = site.wire();
+        open(&mut socket, &format!("{mount}/ws"));
+        echoes(&mut socket, TEXT, b"hello", &mount);
+        (0..4).for_each(|_| refused(&mount));
+        echoes(&mut socket, TEXT, b"still here", &mount);
+        socket.abort();
+        free(&mount);
+    }
+    // Over HTTP/2 it is the stream that counts, however long its connection lives.
+    for (mount, http2) in ["/axum", "/axum-own"]
+        .into_iter()
+        .flat_map(|mount| [(mount, site.http2()), (mount, site.tls_http2())])
+    {
+        let target = format!("{mount}/ws");
+        let mut request = http2.request(Method::CONNECT, &target, &[("sec-websocket-version", "13")], "");
+        let _ = request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        let response = http2.wait(http2.begin(request)).unwrap();
+        assert_eq!(response.status(), 200, "{mount}");
+        let tunnel = http2.wait(hyper::upgrade::on(response)).unwrap();
+        refused(mount);
+        drop(tunnel);
+        free(mount);
+        assert_eq!(http2.get(&format!("{mount}/hello/x")).status, 200, "{mount}");
     }
 }
 

@@ -21,7 +21,7 @@ use governor::{
     clock::{Clock, MonotonicClock},
     state::keyed::DashMapStateStore,
 };
-use http::{Request, header::CONTENT_LENGTH};
+use http::{Method, Request, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{LengthLimitError, Limited as Bounded};
 use tokio::{
@@ -29,10 +29,11 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{Answered, Answering, App, Arrival, Later, Target};
+use super::{Answered, Answering, App, Arrival, Later, Target, upgrades};
 use crate::serve::{
     body::{RequestBody, ResponseBody},
     refusal::Refusal,
+    sweep::Keeps,
 };
 
 /// What was said of a mount.
@@ -62,8 +63,9 @@ impl Target {
         self
     }
 
-    /// How many requests may be in flight, in all workers together, until the ends of their answers;
-    /// one more is answered 503 with `Retry-After`. Default: as many as there are.
+    /// How many requests may be in flight, in all workers together, until the ends of their answers, or of
+    /// the websockets and other upgraded connections that they have become; one more is answered 503 with
+    /// `Retry-After`. Default: as many as there are.
     #[must_use]
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.allowance.in_flight = Some(requests);
@@ -197,7 +199,8 @@ impl Limited {
         }
         let place = in_flight.clone().map(Semaphore::try_acquire_owned).transpose();
         let place = place.map_err(|_| Refusal::Busy)?;
-        let mut watch = Watch { sleep: None, place, over: None };
+        let connects = *request.method() == Method::CONNECT;
+        let mut watch = Watch { sleep: None, place, over: None, connects };
         if let Some(limit) = timeout {
             watch.sleep = Some(Box::pin(tokio::time::sleep(*limit)));
         }
@@ -237,6 +240,7 @@ struct Watch {
     sleep: Option<Pin<Box<Sleep>>>,
     place: Option<OwnedSemaphorePermit>,
     over: Option<Arc<AtomicBool>>,
+    connects: bool,
 }
 
 impl Watch {
@@ -244,7 +248,13 @@ impl Watch {
         if self.over.as_ref().is_some_and(|over| over.load(Relaxed)) {
             return Err(Refusal::TooLarge.into());
         }
-        let response = answered?;
+        let mut response = answered?;
+        if upgrades(&response, self.connects) {
+            if let Some(place) = self.place.take() {
+                Keeps::add(response.extensions_mut(), Arc::new(place));
+            }
+            return Ok(response);
+        }
         // It is in flight until its end.
         let place = self.place.take().filter(|_| response.body().streams());
         let Some(place) = place else { return Ok(response) };

@@ -29,7 +29,7 @@ use std::{
 
 use combo_core::{BoxError, Connection, Draining, Site};
 use http::{
-    HeaderName, HeaderValue, Request, Response, Uri,
+    HeaderName, HeaderValue, Request, Response, StatusCode, Uri,
     header::HOST,
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -191,6 +191,13 @@ pub(crate) const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-for
 /// The host that a request names.
 pub(crate) fn host<B>(request: &Request<B>) -> &str {
     request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+}
+
+/// Whether its connection, or its stream of one, goes on as something else after this answer, to a `CONNECT`
+/// or to anything else.
+fn upgrades<B>(response: &Response<B>, connects: bool) -> bool {
+    let status = response.status();
+    status == StatusCode::SWITCHING_PROTOCOLS || connects && status.is_success()
 }
 
 /// Over TLS the original URI names scheme and host, whatever the version of HTTP.

@@ -21,14 +21,14 @@ use std::{
 use bytes::Bytes;
 use combo_core::{BoxError, Site};
 use futures_util::FutureExt;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::{
     runtime,
     sync::{OnceCell, mpsc, oneshot},
 };
 
-use super::{Answering, App, Arrival, Builder, Passage, Recipe, Target};
+use super::{Answering, App, Arrival, Builder, Passage, Recipe, Target, upgrades};
 use crate::serve::{
     body::{RequestBody, ResponseBody},
     mounted::Panics,
@@ -353,10 +353,8 @@ impl App for Far {
         let pool = self.0.clone();
         let waiting = async move {
             let mut response = answered.await.map_err(|_| "the app's thread has ended")??;
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS
-                || connects && response.status().is_success()
-            {
-                let _ = response.extensions_mut().insert(Keeps::new(pool.clone()));
+            if upgrades(&response, connects) {
+                Keeps::add(response.extensions_mut(), pool.clone());
             }
             Ok(response.map(|body| ResponseBody::new(FarBody { pool: Some(pool), ..body })))
         };

@@ -17,6 +17,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use http::Extensions;
 
 use super::{guard::Lengths, limits::Limits, worker::said};
 
@@ -151,6 +152,15 @@ pub(crate) struct Keeps(Option<Arc<dyn Any + Send + Sync>>);
 impl Keeps {
     pub(crate) fn new(kept: Arc<dyn Any + Send + Sync>) -> Self {
         Self(Some(kept))
+    }
+
+    /// Says of an answer that upgrades its connection what it needs, besides what was said of it before.
+    pub(crate) fn add(extensions: &mut Extensions, kept: Arc<dyn Any + Send + Sync>) {
+        let kept = match extensions.remove::<Self>() {
+            Some(before) => Self::new(Arc::new((before, Self::new(kept)))),
+            None => Self::new(kept),
+        };
+        let _ = extensions.insert(kept);
     }
 }
 
