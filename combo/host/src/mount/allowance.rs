@@ -19,7 +19,6 @@ use bytes::Bytes;
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, MonotonicClock},
-    state::keyed::DashMapStateStore,
 };
 use http::{Method, Request, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
@@ -29,7 +28,7 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{Answered, Answering, App, Arrival, Later, Target, upgrades};
+use super::{Answered, Answering, App, Arrival, Later, Target, peers::Peers, upgrades};
 use crate::serve::{
     body::{RequestBody, ResponseBody},
     refusal::Refusal,
@@ -75,6 +74,10 @@ impl Target {
     /// How many requests one peer may make in this time; one more is answered 429 with `Retry-After`.
     /// All of them may come at once, and then they come back one by one. A peer is an IPv4 address or
     /// the first 64 bits of an IPv6 address; over a unix socket there is none, and no limit.
+    ///
+    /// Some 100,000 peers are remembered, each until all of its requests have come back. When there are more,
+    /// those who are new share what one peer may make, so that nobody gets around the limit by coming from
+    /// ever more addresses.
     #[must_use]
     pub fn rate_limit(mut self, requests: u32, per: Duration) -> Self {
         self.allowance.rate = Some((requests, per));
@@ -141,25 +144,21 @@ pub(super) struct Held {
 
 /// Who has made how many requests lately.
 struct Rate {
-    peers: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, MonotonicClock>,
+    peers: RateLimiter<IpAddr, Peers, MonotonicClock>,
     asked: AtomicUsize,
 }
 
-/// After so many requests, peers that have not come for long are forgotten.
-const FORGET_AFTER: usize = 4_096;
+/// After so many requests, peers that have not come for long are forgotten: a small part of them at a time.
+const FORGET_AFTER: usize = 64;
 
 impl Rate {
     fn new(quota: Quota) -> Self {
-        Self {
-            peers: RateLimiter::new(quota, DashMapStateStore::default(), MonotonicClock),
-            asked: AtomicUsize::new(0),
-        }
+        Self { peers: RateLimiter::new(quota, Peers::new(), MonotonicClock), asked: AtomicUsize::new(0) }
     }
 
     fn check(&self, peer: IpAddr) -> Result<(), Refusal> {
         if self.asked.fetch_add(1, Relaxed) % FORGET_AFTER == FORGET_AFTER - 1 {
             self.peers.retain_recent();
-            self.peers.shrink_to_fit();
         }
         self.peers.check_key(&key(peer)).map_err(|until| {
             let wait = until.wait_time_from(MonotonicClock.now());

@@ -12,6 +12,7 @@ mod axum;
 pub(crate) mod files;
 pub(crate) mod layer;
 mod own_threads;
+mod peers;
 mod redirect;
 mod relink;
 pub(crate) mod stand_in;
