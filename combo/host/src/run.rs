@@ -29,7 +29,7 @@ use crate::{
     serve::{
         limits::Limits,
         listen::{self, Address, Listener},
-        mounted::{Panics, Telling, Told, Turn},
+        mounted::{Tally, Telling, Told, Turn},
         proxies::Proxies,
         route::Routes,
         worker::{self, Assignment, Desk, Message, said},
@@ -149,7 +149,8 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
     let (desks, threads) = workers(opened.house, &system, &events, &released).await?;
     let addresses = opened.listeners.iter().map(Listener::address).collect();
     let (stopping, stopped) = channel::channel(false);
-    let threads = Threads { threads, desks: desks.clone(), names: opened.names.clone(), release };
+    let (names, tallies) = (opened.names.clone(), opened.ground.tallies.clone());
+    let threads = Threads { threads, desks: desks.clone(), names, tallies, release };
     let host = runtime::Handle::current();
     let deeds =
         Deeds::new(opened.jobs, opened.names, opened.ground, desks, opened.told, host, events.clone());
@@ -202,7 +203,7 @@ pub(crate) struct House {
     proxies: Arc<Proxies>,
     recipes: Vec<Box<dyn Recipe>>,
     tellings: Vec<Telling>,
-    panics: Vec<Panics>,
+    tallies: Vec<Tally>,
     routes: Arc<Routes>,
     limits: Arc<Limits>,
     access_log: bool,
@@ -226,7 +227,7 @@ impl House {
             layers: self.layers.iter().map(|layer| layer.wrapper()).collect(),
             builders: self.recipes.iter_mut().map(|recipe| recipe.builder()).collect(),
             tellings: self.tellings.clone(),
-            panics: self.panics.clone(),
+            tallies: self.tallies.clone(),
             routes: self.routes.clone(),
             limits: self.limits.clone(),
             access_log: self.access_log,
@@ -246,7 +247,7 @@ impl Opened {
         let labels = plan.mounts.iter().map(|mount| mount.target.label.clone());
         let mounts = names.iter().cloned().zip(labels).collect();
         let patterns = plan.mounts.iter().map(|mount| mount.pattern.clone()).collect();
-        let panics: Vec<_> = plan.mounts.iter().map(|_| Panics::default()).collect();
+        let tallies: Vec<_> = plan.mounts.iter().map(|_| Tally::default()).collect();
         // Before a request is routed it is in a layer at most.
         names.push("the layers around all mounts".to_owned());
         let routes = Arc::new(Routes::new(plan.mounts.iter().map(|mount| &mount.pattern)));
@@ -261,8 +262,8 @@ impl Opened {
         }
         let draining = Draining::new();
         let (mut recipes, mut tellings) = (Vec::new(), Vec::new());
-        for (mount, panics) in plan.mounts.into_iter().zip(&panics) {
-            match recipe(mount, &root, layer, panics, &draining).await {
+        for (mount, tally) in plan.mounts.into_iter().zip(&tallies) {
+            match recipe(mount, &root, layer, tally, &draining).await {
                 Ok((recipe, telling)) => {
                     recipes.push(recipe);
                     tellings.push(telling);
@@ -291,7 +292,7 @@ impl Opened {
             proxies,
             recipes,
             tellings,
-            panics: panics.clone(),
+            tallies: tallies.clone(),
             routes,
             limits,
             access_log: plan.access_log,
@@ -299,7 +300,7 @@ impl Opened {
         };
         let (drain, mut told) = (plan.drain, plan.told);
         told.push(draining.clone());
-        let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, panics, draining };
+        let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, tallies, draining };
         Ok(Self { house, jobs, timetable, names, ground, mounts, listeners, connections, drain, told })
     }
 }
@@ -328,7 +329,7 @@ pub(crate) async fn recipe(
     mount: PlannedMount,
     root: &Path,
     layer: Option<&Path>,
-    panics: &Panics,
+    tally: &Tally,
     draining: &Draining,
 ) -> Result<(Box<dyn Recipe>, Telling), Error> {
     let pattern = mount.pattern.to_string();
@@ -354,7 +355,7 @@ pub(crate) async fn recipe(
         let over = layer.map(|layer| layer.join(jobs::apply::layered(root, &real)));
         over.into_iter().filter(|folder| folder.is_dir()).chain([real]).collect()
     };
-    Ok((target.recipe(resolve, panics).map_err(refused)?, telling))
+    Ok((target.recipe(resolve, tally).map_err(refused)?, telling))
 }
 
 async fn work(job: PlannedJob, root: &Path, layer: Option<&Path>) -> Result<Work, Error> {
@@ -471,6 +472,7 @@ struct Threads {
     threads: Vec<thread::JoinHandle<()>>,
     desks: Vec<Desk>,
     names: Vec<String>,
+    tallies: Vec<Tally>,
     release: channel::Sender<()>,
 }
 
@@ -491,6 +493,16 @@ impl Threads {
                 tracing::warn!(thread = name, mount, request, "does not end: code on it never returns");
             } else if thread.join().is_err() {
                 tracing::error!(thread = name, "panicked");
+            }
+        }
+        // Nobody can wait for these, only see that they are gone.
+        for (mount, tally) in self.names.iter().zip(&self.tallies) {
+            while tally.own_threads() > 0 && std::time::Instant::now() < until {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let threads = tally.own_threads();
+            if threads > 0 {
+                tracing::warn!(mount, threads, "threads of its own do not end");
             }
         }
     }
@@ -623,8 +635,8 @@ impl Deeds {
                 }
             }
         }
-        for (mount, panics) in status.mounts.iter_mut().zip(&self.ground.panics) {
-            mount.panicked = panics.so_far();
+        for (mount, tally) in status.mounts.iter_mut().zip(&self.ground.tallies) {
+            mount.panicked = tally.panics();
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
     plan::PlannedMount,
     run::recipe,
     serve::{
-        mounted::{Panics, Replacement, Telling},
+        mounted::{Replacement, Tally, Telling},
         worker::{Desk, Message, said},
     },
     step::Caller,
@@ -25,7 +25,7 @@ pub(crate) struct Ground {
     /// What jobs write goes here, in a rig.
     pub(crate) layer: Option<PathBuf>,
     pub(crate) patterns: Vec<Pattern>,
-    pub(crate) panics: Vec<Panics>,
+    pub(crate) tallies: Vec<Tally>,
     /// Fires when the drain begins.
     pub(crate) draining: Draining,
 }
@@ -96,7 +96,7 @@ async fn prepare(
     workers: usize,
 ) -> Result<(Vec<Builder>, Telling), Error> {
     let (mut recipe, telling) =
-        recipe(planned, &ground.root, ground.layer.as_deref(), &ground.panics[mount], &ground.draining)
+        recipe(planned, &ground.root, ground.layer.as_deref(), &ground.tallies[mount], &ground.draining)
             .await?;
     Ok(((0..workers).map(|_| recipe.builder()).collect(), telling))
 }

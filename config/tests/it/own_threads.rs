@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use axum::routing;
-use combo::{Deployment, mount, mount::Target};
+use combo::{Command, Deployment, Reply, mount, mount::Target, secs};
 use http::Method;
 
 use crate::{
@@ -181,6 +181,32 @@ fn who_blocks_all_its_threads_holds_up_nobody_else_and_fills_its_queue() {
         for wire in &mut waiting {
             assert_eq!(wire.answer().text(), "at last", "{framework}");
         }
+    }
+}
+
+#[test]
+fn threads_of_its_own_that_never_end_are_named() {
+    for framework in FRAMEWORKS {
+        let gate = Arc::new(Gate::default());
+        let (never, ends) = (format!("/{framework}-never"), format!("/{framework}-ends"));
+        let deployment = three()
+            .mount(&*never, blocks(&gate, framework).own_threads(2))
+            .mount(&*ends, target(framework).own_threads(2));
+        let site = Site::start(deployment.drain(secs(3_600)));
+        let (mut held, mut swapped) = (site.wire(), site.wire());
+        swapped.send(get(&never));
+        eventually("a thread is held", || (*gate.held.lock().unwrap() == 1).then_some(()));
+        // What is behind a mount no more is its own all the same.
+        assert_eq!(site.wait(site.handle().swap(&*never, target(framework))), Reply::Done);
+        held.send(get(&format!("{ends}/endless")));
+        held.until("1\n");
+        site.stop();
+        assert_eq!(site.say(Command::Cut), Reply::Begun);
+        site.stopped();
+        let said = "threads of its own do not end";
+        let _ = log().wait(&["WARN", said, &format!("\"{never}\""), "threads="]);
+        assert!(log().with(&[said, &format!("\"{ends}\"")]).is_empty(), "{framework}");
+        gate.open();
     }
 }
 

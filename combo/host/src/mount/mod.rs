@@ -46,7 +46,7 @@ pub use self::{
 };
 use crate::serve::{
     body::{RequestBody, ResponseBody},
-    mounted::{Panics, Telling},
+    mounted::{Tally, Telling},
 };
 
 /// What stands behind a pattern: an app, files, a redirect.
@@ -388,14 +388,14 @@ impl Target {
     pub(crate) fn recipe(
         self,
         resolve: impl Fn(&std::path::Path) -> Vec<PathBuf>,
-        panics: &Panics,
+        tally: &Tally,
     ) -> Result<Box<dyn Recipe>, BoxError> {
         let mut recipe = self.source.recipe(resolve)?;
         for layer in self.layers {
             recipe = layer::around(recipe, layer);
         }
         if let Some(threads) = self.own_threads {
-            recipe = own_threads::recipe(recipe, threads, panics.clone());
+            recipe = own_threads::recipe(recipe, threads, tally.clone());
         }
         if self.relink {
             recipe = layer::around(recipe, Box::new(relink::relinked));

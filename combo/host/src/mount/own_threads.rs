@@ -31,7 +31,7 @@ use tokio::{
 use super::{Answering, App, Arrival, Builder, Passage, Recipe, Target, upgrades};
 use crate::serve::{
     body::{RequestBody, ResponseBody},
-    mounted::Panics,
+    mounted::Tally,
     refusal::Refusal,
     sweep::Keeps,
     worker::said,
@@ -52,7 +52,8 @@ const MOST_THREADS: usize = 1_024;
 impl Target {
     /// Runs the app on `threads` threads of its own, for apps that block or are not trusted: whatever
     /// it does, workers and other mounts go on. Up to 64 requests per thread wait to be taken up; more
-    /// are answered 503 with `Retry-After`.
+    /// are answered 503 with `Retry-After`. A stop does not wait for those that an app never lets go of, but
+    /// names the mount.
     ///
     /// An axum router and a service that was given to [`mount::tower`](super::tower()) run on a
     /// multi-threaded runtime, where `block_in_place` works. Everything else, and everything with a
@@ -77,21 +78,21 @@ pub(crate) trait SendApp: Send + Sync {
 pub(crate) type SendBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
 pub(crate) type Asked = Pin<Box<dyn Future<Output = Result<Response<SendBody>, BoxError>> + Send>>;
 
-pub(super) fn recipe(inner: Box<dyn Recipe>, threads: usize, panics: Panics) -> Box<dyn Recipe> {
-    Box::new(OwnThreads { inner, threads, panics, pool: Arc::default() })
+pub(super) fn recipe(inner: Box<dyn Recipe>, threads: usize, tally: Tally) -> Box<dyn Recipe> {
+    Box::new(OwnThreads { inner, threads, tally, pool: Arc::default() })
 }
 
 struct OwnThreads {
     inner: Box<dyn Recipe>,
     threads: usize,
-    panics: Panics,
+    tally: Tally,
     /// Made by the first worker that asks, for all.
     pool: Arc<OnceCell<Arc<Pool>>>,
 }
 
 impl Recipe for OwnThreads {
     fn builder(&mut self) -> Builder {
-        let (pool, threads, panics) = (self.pool.clone(), self.threads, self.panics.clone());
+        let (pool, threads, tally) = (self.pool.clone(), self.threads, self.tally.clone());
         let send = self.inner.send();
         let builders: Vec<_> = match send {
             Some(_) => Vec::new(),
@@ -101,8 +102,8 @@ impl Recipe for OwnThreads {
             Box::pin(async move {
                 let start = || async {
                     match send {
-                        Some(app) => Pool::of_one(app, threads, panics).map_err(BoxError::from),
-                        None => Pool::of_arbiters(builders, panics).await,
+                        Some(app) => Pool::of_one(app, threads, tally).map_err(BoxError::from),
+                        None => Pool::of_arbiters(builders, tally).await,
                     }
                 };
                 let pool = pool.get_or_try_init(start).await?.clone();
@@ -130,7 +131,7 @@ enum Pool {
 
 struct One {
     app: Arc<dyn SendApp>,
-    panics: Panics,
+    tally: Tally,
     runtime: Option<runtime::Runtime>,
     /// Not taken up yet.
     waiting: Arc<AtomicUsize>,
@@ -147,32 +148,36 @@ impl Drop for One {
 }
 
 impl Pool {
-    fn of_one(app: Arc<dyn SendApp>, threads: usize, panics: Panics) -> io::Result<Arc<Self>> {
+    fn of_one(app: Arc<dyn SendApp>, threads: usize, tally: Tally) -> io::Result<Arc<Self>> {
+        let (began, ended) = (tally.clone(), tally.clone());
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("combo-own")
+            .on_thread_start(move || began.thread_began())
+            .on_thread_stop(move || ended.thread_ended())
             .enable_all()
             .build()?;
-        let one = One { app, panics, runtime: Some(runtime), waiting: Arc::default(), most: QUEUE * threads };
+        let one = One { app, tally, runtime: Some(runtime), waiting: Arc::default(), most: QUEUE * threads };
         Ok(Arc::new(Self::One(one)))
     }
 
     /// Starts a thread for each builder and waits until all have built.
-    async fn of_arbiters(builders: Vec<Builder>, panics: Panics) -> Result<Arc<Self>, BoxError> {
+    async fn of_arbiters(builders: Vec<Builder>, tally: Tally) -> Result<Arc<Self>, BoxError> {
         let (queue, jobs) = async_channel::bounded(QUEUE * builders.len());
         let system = actix_rt::System::try_current();
         let mut building = Vec::with_capacity(builders.len());
         for (index, builder) in builders.into_iter().enumerate() {
             let (built, ready) = oneshot::channel();
-            let (jobs, system, panics) = (jobs.clone(), system.clone(), panics.clone());
+            let (jobs, system, tally) = (jobs.clone(), system.clone(), tally.clone());
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = thread::Builder::new().name(format!("combo-own-{index}")).spawn(move || {
+                let _counted = Counted::new(&tally);
                 let runner = actix_rt::System::with_tokio_rt(|| runtime);
                 // Apps see the one System of the process, as on workers.
                 if let Some(system) = system {
                     actix_rt::System::set_current(system);
                 }
-                runner.block_on(serve(builder, built, jobs, panics));
+                runner.block_on(serve(builder, built, jobs, tally));
             })?;
             drop(thread);
             building.push(ready);
@@ -186,22 +191,38 @@ impl Pool {
     fn take(&self, job: Job) -> Result<(), Refusal> {
         match self {
             Self::Arbiters(queue) => queue.try_send(job).map_err(|_| Refusal::Busy),
-            Self::One(One { app, panics, runtime, waiting, most }) => {
+            Self::One(One { app, tally, runtime, waiting, most }) => {
                 if waiting.fetch_add(1, Relaxed) >= *most {
                     let _ = waiting.fetch_sub(1, Relaxed);
                     return Err(Refusal::Busy);
                 }
-                let (app, waiting, panics) = (app.clone(), waiting.clone(), panics.clone());
+                let (app, waiting, tally) = (app.clone(), waiting.clone(), tally.clone());
                 let runtime = runtime.as_ref().expect("it is taken only when all is dropped");
                 drop(runtime.spawn(async move {
                     let _ = waiting.fetch_sub(1, Relaxed);
                     let Job { request, passage, answer } = job;
                     let asking = async { app.ask(request, passage.arrival()).await };
-                    carry(asking, answer, &passage.site, &panics).await;
+                    carry(asking, answer, &passage.site, &tally).await;
                 }));
                 Ok(())
             }
         }
+    }
+}
+
+/// Counts a thread until all that was on it has ended.
+struct Counted(Tally);
+
+impl Counted {
+    fn new(tally: &Tally) -> Self {
+        tally.thread_began();
+        Self(tally.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.thread_ended();
     }
 }
 
@@ -210,7 +231,7 @@ async fn serve(
     builder: Builder,
     built: oneshot::Sender<Result<(), BoxError>>,
     jobs: async_channel::Receiver<Job>,
-    panics: Panics,
+    tally: Tally,
 ) {
     let app = AssertUnwindSafe(async { builder().await }).catch_unwind().await;
     let app = match app.unwrap_or_else(|panic| Err(said(&*panic).into())) {
@@ -222,10 +243,10 @@ async fn serve(
     };
     let _ = built.send(Ok(()));
     while let Ok(Job { request, passage, answer }) = jobs.recv().await {
-        let (app, panics) = (app.clone(), panics.clone());
+        let (app, tally) = (app.clone(), tally.clone());
         drop(tokio::task::spawn_local(async move {
             let asking = passage.ask(&*app, request);
-            carry(asking, answer, &passage.site, &panics).await;
+            carry(asking, answer, &passage.site, &tally).await;
         }));
         // It runs before this thread takes up another: what it blocks is left to the others.
         tokio::task::yield_now().await;
@@ -238,7 +259,7 @@ async fn carry<B>(
     asking: impl Future<Output = Result<Response<B>, BoxError>>,
     mut answer: oneshot::Sender<Result<Response<FarBody>, BoxError>>,
     site: &Site,
-    panics: &Panics,
+    tally: &Tally,
 ) where
     B: Body<Data = Bytes, Error = BoxError>,
 {
@@ -255,7 +276,7 @@ async fn carry<B>(
         Some(Ok(Ok(response))) => response,
         Some(Ok(Err(error))) => return drop(answer.send(Err(error))),
         Some(Err(panic)) => {
-            panics.count();
+            tally.panicked();
             return drop(answer.send(Err(said(&*panic).into())));
         }
     };
@@ -273,7 +294,7 @@ async fn carry<B>(
     }
     let flowing = AssertUnwindSafe(flow(body, sender)).catch_unwind().await;
     if let Err(panic) = flowing {
-        panics.count();
+        tally.panicked();
         tracing::error!(mount = site.pattern, "an app failed: {}", said(&*panic));
     }
 }

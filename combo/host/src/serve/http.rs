@@ -725,7 +725,7 @@ impl Ticket {
         let worker = &self.line.worker;
         let request = worker.shared.request(self.key);
         if let Some(mount) = request.and_then(|request| worker.mounts.get(request.mount)) {
-            mount.panics.count();
+            mount.tally.panicked();
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -36,18 +36,38 @@ pub(crate) struct Telling {
     pub(crate) context: Option<Draining>,
 }
 
-/// How often a mount has panicked, wherever it runs.
+/// What is counted of a mount, wherever it runs and whatever is behind it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Panics(Arc<AtomicU64>);
+pub(crate) struct Tally(Arc<Counts>);
 
-impl Panics {
+#[derive(Debug, Default)]
+struct Counts {
+    panics: AtomicU64,
+    own_threads: AtomicUsize,
+}
+
+impl Tally {
     #[cold]
-    pub(crate) fn count(&self) {
-        let _ = self.0.fetch_add(1, Relaxed);
+    pub(crate) fn panicked(&self) {
+        let _ = self.0.panics.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn so_far(&self) -> u64 {
-        self.0.load(Relaxed)
+    pub(crate) fn panics(&self) -> u64 {
+        self.0.panics.load(Relaxed)
+    }
+
+    /// A thread of its own begins.
+    pub(crate) fn thread_began(&self) {
+        let _ = self.0.own_threads.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn thread_ended(&self) {
+        let _ = self.0.own_threads.fetch_sub(1, Relaxed);
+    }
+
+    /// Threads of its own that have not ended.
+    pub(crate) fn own_threads(&self) -> usize {
+        self.0.own_threads.load(Relaxed)
     }
 }
 
@@ -61,7 +81,7 @@ pub(crate) struct Standing {
 /// One mount on one worker.
 pub(crate) struct Mounted {
     pub(crate) site: Arc<Site>,
-    pub(crate) panics: Panics,
+    pub(crate) tally: Tally,
     /// Borrowed while an app is asked, so it is changed only by tasks of the worker itself.
     pub(crate) standing: RefCell<Standing>,
     aside: RefCell<Option<Aside>>,
@@ -94,9 +114,9 @@ impl Turn {
 }
 
 impl Mounted {
-    pub(crate) fn new(own: Standing, panics: Panics) -> Self {
+    pub(crate) fn new(own: Standing, tally: Tally) -> Self {
         let site = own.telling.site.clone();
-        Self { site, panics, standing: RefCell::new(own), aside: RefCell::default() }
+        Self { site, tally, standing: RefCell::new(own), aside: RefCell::default() }
     }
 
     pub(crate) fn turn(&self, turn: Turn) {

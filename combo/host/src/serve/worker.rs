@@ -32,7 +32,7 @@ use tokio::{
 
 use super::{
     limits::Limits,
-    mounted::{Mounted, Panics, Replacement, Standing, Telling, Told, Turn},
+    mounted::{Mounted, Replacement, Standing, Tally, Telling, Told, Turn},
     proxies::Proxies,
     recent::Recent,
     route::Routes,
@@ -433,7 +433,7 @@ pub(crate) struct Assignment {
     pub(crate) layers: Vec<Wrapper>,
     pub(crate) builders: Vec<Builder>,
     pub(crate) tellings: Vec<Telling>,
-    pub(crate) panics: Vec<Panics>,
+    pub(crate) tallies: Vec<Tally>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) access_log: bool,
@@ -521,14 +521,14 @@ pub(crate) async fn run(
 
 impl Worker {
     async fn build(assignment: Assignment, shared: Arc<Shared>) -> Result<Self, Unbuilt> {
-        let Assignment { proxies, layers, builders, tellings, panics, routes, limits, access_log } =
+        let Assignment { proxies, layers, builders, tellings, tallies, routes, limits, access_log } =
             assignment;
         let mut mounts = Vec::with_capacity(builders.len());
-        for (mount, (builder, (telling, panics))) in
-            builders.into_iter().zip(tellings.into_iter().zip(panics)).enumerate()
+        for (mount, (builder, (telling, tally))) in
+            builders.into_iter().zip(tellings.into_iter().zip(tallies)).enumerate()
         {
             let app = built(builder).await.map_err(|cause| (mount, cause))?;
-            mounts.push(Mounted::new(Standing { app, telling }, panics));
+            mounts.push(Mounted::new(Standing { app, telling }, tally));
         }
         let mounts: Rc<[Mounted]> = mounts.into();
         let front = (!layers.is_empty()).then(|| {
