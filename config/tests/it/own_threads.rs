@@ -1,18 +1,24 @@
 //! Mounts on threads of their own: the same to clients, and no harm to others.
 
-use std::sync::{
-    Arc, Condvar, Mutex,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Sender, channel},
+    },
+    thread,
 };
 
-use axum::routing;
+use axum::{Extension, routing};
 use combo::{Command, Deployment, Reply, mount, mount::Target, secs};
 use http::Method;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 
 use crate::{
     http2::read,
     lines::log,
-    site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, eventually, three},
+    site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, PATIENCE, Site, eventually, three},
+    upgrades::upgrade,
     wire::{End, Wire, get, post},
 };
 
@@ -184,6 +190,51 @@ fn who_blocks_all_its_threads_holds_up_nobody_else_and_fills_its_queue() {
     }
 }
 
+/// Says on which thread it ends.
+struct Ends(Sender<String>, Mutex<Vec<Upgraded>>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.send(thread::current().name().unwrap_or_default().to_owned());
+    }
+}
+
+/// It takes along the connections that it keeps, of whichever worker, and is let go of by their end alone.
+#[test]
+fn an_app_ends_on_threads_of_its_own() {
+    let (ends, ended) = channel();
+    let kept = Arc::new(Ends(ends, Mutex::default()));
+    let keep = async move |Extension(kept): Extension<Arc<Ends>>, mut request: axum::extract::Request| {
+        let upgrade: OnUpgrade = request.extensions_mut().remove().unwrap();
+        drop(tokio::spawn(async move {
+            let upgraded = upgrade.await.unwrap();
+            kept.1.lock().unwrap().push(upgraded);
+        }));
+        let switching = http::Response::builder().status(101).header("connection", "upgrade");
+        switching.header("upgrade", "silence").body(axum::body::Body::empty()).unwrap()
+    };
+    let weak = Arc::downgrade(&kept);
+    let app = axum::Router::new().route("/", routing::get(keep)).layer(Extension(kept));
+    let deployment = Deployment::new("ends").listen(ANY_PORT).workers(2);
+    let site = Site::start(deployment.mount("/ends", mount::axum(app).own_threads(1)));
+    let mut wires: Vec<Wire> = (0..4).map(|_| site.wire()).collect();
+    for wire in &mut wires {
+        wire.send(upgrade("/ends", "silence"));
+        assert_eq!(wire.answer().status, 101);
+    }
+    let all = || weak.upgrade().is_some_and(|kept| kept.1.lock().unwrap().len() == wires.len());
+    eventually("they are kept", || all().then_some(()));
+    assert_eq!(site.wait(site.handle().swap("/ends", target("warp"))), Reply::Done);
+    assert_eq!(site.wire().ask(get("/ends/hello/x")).text(), "Hello, x!\n");
+    site.stop();
+    assert_eq!(site.say(Command::Cut), Reply::Begun);
+    assert_eq!(ended.recv_timeout(PATIENCE).as_deref(), Ok("combo-own"));
+    site.stopped();
+    for mut wire in wires {
+        assert_eq!(wire.rest().0, b"");
+    }
+}
+
 #[test]
 fn threads_of_its_own_that_never_end_are_named() {
     for framework in FRAMEWORKS {
@@ -224,7 +275,7 @@ fn layers_and_limits_go_with_threads_of_its_own() {
     let layer = tower_http::set_header::SetResponseHeaderLayer::overriding(
         http::HeaderName::from_static("x-thread"),
         |_: &http::Response<combo::ResponseBody>| {
-            http::HeaderValue::from_str(std::thread::current().name().unwrap()).ok()
+            http::HeaderValue::from_str(thread::current().name().unwrap()).ok()
         },
     );
     let base = Deployment::new("both").listen(ANY_PORT);

@@ -130,9 +130,8 @@ enum Pool {
 }
 
 struct One {
-    app: Arc<dyn SendApp>,
+    running: Option<(runtime::Runtime, Arc<dyn SendApp>)>,
     tally: Tally,
-    runtime: Option<runtime::Runtime>,
     /// Not taken up yet.
     waiting: Arc<AtomicUsize>,
     most: usize,
@@ -140,8 +139,10 @@ struct One {
 
 impl Drop for One {
     fn drop(&mut self) {
-        // Whoever drops the last of it may be within a runtime, which must not wait for another.
-        if let Some(runtime) = self.runtime.take() {
+        if let Some((runtime, app)) = self.running.take() {
+            // Whatever the end of an app takes, it is its own threads that it takes it from.
+            drop(runtime.spawn(async move { drop(app) }));
+            // Whoever drops the last of it may be within a runtime, which must not wait for another.
             runtime.shutdown_background();
         }
     }
@@ -157,8 +158,8 @@ impl Pool {
             .on_thread_stop(move || ended.thread_ended())
             .enable_all()
             .build()?;
-        let one = One { app, tally, runtime: Some(runtime), waiting: Arc::default(), most: QUEUE * threads };
-        Ok(Arc::new(Self::One(one)))
+        let (running, waiting, most) = (Some((runtime, app)), Arc::default(), QUEUE * threads);
+        Ok(Arc::new(Self::One(One { running, tally, waiting, most })))
     }
 
     /// Starts a thread for each builder and waits until all have built.
@@ -191,13 +192,13 @@ impl Pool {
     fn take(&self, job: Job) -> Result<(), Refusal> {
         match self {
             Self::Arbiters(queue) => queue.try_send(job).map_err(|_| Refusal::Busy),
-            Self::One(One { app, tally, runtime, waiting, most }) => {
+            Self::One(One { running, tally, waiting, most }) => {
                 if waiting.fetch_add(1, Relaxed) >= *most {
                     let _ = waiting.fetch_sub(1, Relaxed);
                     return Err(Refusal::Busy);
                 }
+                let (runtime, app) = running.as_ref().expect("they are taken only when all is dropped");
                 let (app, waiting, tally) = (app.clone(), waiting.clone(), tally.clone());
-                let runtime = runtime.as_ref().expect("it is taken only when all is dropped");
                 drop(runtime.spawn(async move {
                     let _ = waiting.fetch_sub(1, Relaxed);
                     let Job { request, passage, answer } = job;
