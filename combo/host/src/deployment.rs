@@ -177,7 +177,8 @@ impl Deployment {
     ///
     /// Where a mount says [`Target::context`], its requests have such a value with them. A websocket over
     /// HTTP/1 that its app has not closed a second after it was told is closed with code 1001 after the message
-    /// that it is in.
+    /// that it is in, whatever the app is doing. If its peer or its app has not ended it a second or two later,
+    /// it is cut; a message that has begun and does not end has the budget.
     pub fn tell(mut self, draining: Draining) -> Self {
         self.told.push(draining);
         self

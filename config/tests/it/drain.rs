@@ -114,6 +114,8 @@ macro_rules! talk {
                         sleep(millis(1)).await;
                     }
                 }
+                // It never comes back to it, whatever is said.
+                "absent" => std::future::pending().await,
                 other => panic!("{other} is not known"),
             }
             while socket.hear().await.is_some() {}
@@ -317,6 +319,25 @@ fn a_peer_that_does_not_answer_the_close_is_not_waited_for() {
     for (target, wire) in &mut wires {
         assert_eq!(next(wire), (LAST | CLOSE, GOING_AWAY.to_be_bytes().to_vec()), "{target}");
         assert_eq!(wire.rest().0, b"", "{target}");
+    }
+}
+
+#[test]
+fn an_app_that_leaves_its_websocket_alone_does_not_hold_up_the_drain() {
+    for answers in [true, false] {
+        let site = talkers();
+        let mut wires = opened(&site, TALKERS.map(|at| format!("{at}/absent")));
+        site.stop();
+        for (target, wire) in &mut wires {
+            assert_eq!(next(wire), (LAST | CLOSE, GOING_AWAY.to_be_bytes().to_vec()), "{target}");
+            if answers {
+                wire.send(frame(LAST | CLOSE, &GOING_AWAY.to_be_bytes()));
+            }
+        }
+        for (target, wire) in &mut wires {
+            assert_eq!(wire.rest(), (Vec::new(), End::Closed), "{target}");
+        }
+        site.stopped();
     }
 }
 

@@ -65,6 +65,11 @@ impl Frames {
         self.at == At::Frame && !self.open && !self.closed
     }
 
+    /// Whether it is known where messages end.
+    pub(crate) fn are_followed(&self) -> bool {
+        !matches!(self.at, At::Answer(_) | At::Head(_) | At::Lost)
+    }
+
     /// Whether a close was said.
     pub(crate) fn closed(&self) -> bool {
         self.closed

@@ -3,7 +3,8 @@
 //!
 //! Where proxies stand before us, [`haproxy`] and [`proxies`] are what they say of a connection and of a
 //! request. Around them: [`worker`], one thread with everything that requests need; [`sweep`], which ends
-//! what is overdue by the marks that [`stream`] and [`body`] leave; [`frames`], what a websocket has said;
+//! what is overdue by the marks that [`stream`] and [`body`] leave; [`websocket`], which it has in common
+//! with the app that speaks in it; [`frames`], what was said there;
 //! [`limits`], what clients may take; [`mounted`], what answers for a mount on a worker; [`front`], routing
 //! within the layers around all mounts; [`grpc`], what is different for calls of gRPC.
 
@@ -25,4 +26,5 @@ pub(crate) mod stream;
 pub(crate) mod sweep;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
+pub(crate) mod websocket;
 pub(crate) mod worker;

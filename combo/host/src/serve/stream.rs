@@ -15,9 +15,9 @@ use tokio::{
 };
 
 use super::{
-    frames::Frames,
     guard::{HeadScan, LastHead},
     sweep::{Phase, Progress, Seen, Verdict},
+    websocket::Websocket,
     worker::Registered,
 };
 
@@ -27,6 +27,8 @@ pub(crate) enum Socket {
     Unix(UnixStream),
     #[cfg(feature = "tls")]
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// Any of the others, once it carries a websocket.
+    Websocket(Arc<Websocket>),
     /// A pipe, for the rig.
     #[cfg(feature = "testing")]
     Memory(tokio::io::DuplexStream),
@@ -35,12 +37,13 @@ pub(crate) enum Socket {
 impl Socket {
     /// An error if the peer has reset it. Who only sends no more may still wait for an answer.
     #[cold]
-    fn still_there(&self) -> io::Result<()> {
+    pub(crate) fn still_there(&self) -> io::Result<()> {
         let error = match self {
             Self::Tcp(socket) => socket.take_error()?,
             Self::Unix(socket) => socket.take_error()?,
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.get_ref().0.take_error()?,
+            Self::Websocket(websocket) => return websocket.still_there(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => None,
         };
@@ -59,9 +62,8 @@ pub(crate) struct Stream {
     closing: Option<Closing>,
     /// What may still be read in this turn, once it is something else than HTTP.
     turn: usize,
-    /// Once it is one.
-    websocket: Option<Box<Websocket>>,
-    _registered: Registered,
+    /// Unless it has gone over to a websocket.
+    registered: Option<Registered>,
 }
 
 /// We have ended the connection; the peer has not.
@@ -72,29 +74,6 @@ enum Closing {
     /// There is.
     AfterPeer,
 }
-
-/// What its app has said in a websocket, and we.
-struct Websocket {
-    frames: Frames,
-    farewell: Farewell,
-}
-
-/// How far we have come with a close of our own.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Farewell {
-    Unsaid,
-    /// So many bytes of it are written.
-    Begun(usize),
-    /// So many bytes of what the app says after it are still taken, as if somebody heard them.
-    Said(usize),
-}
-
-/// A close with code 1001: going away (RFC 6455, section 7.4.1).
-const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
-
-/// What an app may say that nobody hears. More than that waits, as with a peer that does not read: an app
-/// that never stops would otherwise never wait.
-const UNHEARD: usize = 64 << 10;
 
 /// Bytes of an upgraded connection that are read before all others of its worker had their turn.
 const TURN: usize = 64 << 10;
@@ -111,8 +90,7 @@ impl Stream {
             ahead: Bytes::new(),
             closing: None,
             turn: TURN,
-            websocket: None,
-            _registered: registered,
+            registered: Some(registered),
         }
     }
 
@@ -145,6 +123,7 @@ impl Stream {
                 Socket::Unix(socket) => socket.poll_read_ready(cx),
                 #[cfg(feature = "tls")]
                 Socket::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+                Socket::Websocket(_) => Poll::Ready(Ok(())),
                 #[cfg(feature = "testing")]
                 Socket::Memory(_) => Poll::Ready(Ok(())),
             }
@@ -207,23 +186,103 @@ impl Stream {
 
     /// Whether it is time for a close of our own.
     fn parts(&self, verdict: Verdict) -> bool {
-        let may = |websocket: &Websocket| websocket.farewell == Farewell::Unsaid && websocket.frames.rests();
-        verdict == Verdict::Part && self.websocket.as_deref().is_some_and(may)
+        verdict == Verdict::Part
+            && matches!(&self.socket, Socket::Websocket(websocket) if websocket.parts(verdict))
+    }
+
+    /// Says a close of our own if it is time for it, or the rest of it. Whoever reads, writes or flushes goes
+    /// on with it.
+    fn poll_farewell(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.socket {
+            Socket::Websocket(websocket) if self.progress.verdict() == Verdict::Part => {
+                websocket.poll_farewell(cx, &self.progress)
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The same by who writes.
+    fn poll_parting(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let said = self.poll_farewell(cx);
+        if said.is_pending() {
+            self.wait(cx, Progress::wake_writer);
+        }
+        said
+    }
+
+    /// What an app says in a tunnel. From the first of it on a websocket is also the sweep's.
+    fn poll_tell(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.progress.phase() == Phase::Websocket
+            && let Some(registered) = self.registered.take()
+        {
+            let websocket = Arc::new(Websocket::default());
+            let socket = std::mem::replace(&mut self.socket, Socket::Websocket(websocket.clone()));
+            websocket.begin(socket, registered);
+            self.progress.shares(&websocket);
+        }
+        let Socket::Websocket(websocket) = &self.socket else {
+            let polled = Pin::new(&mut self.socket).poll_write(cx, bytes);
+            return self.wrote(cx, polled);
+        };
+        let polled = websocket.poll_tell(cx, bytes, &self.progress);
+        if polled.is_pending() {
+            self.wait(cx, Progress::wake_writer);
+        }
+        polled
     }
 }
 
 /// Calls one method of whatever carries the bytes.
 macro_rules! each {
-    ($socket:expr, $carrier:ident => $call:expr) => {
+    ($socket:expr, $carrier:ident => $call:expr, $websocket:ident => $shared:expr) => {
         match $socket {
             Socket::Tcp($carrier) => $call,
             Socket::Unix($carrier) => $call,
             #[cfg(feature = "tls")]
             Socket::Tls($carrier) => $call,
+            Socket::Websocket($websocket) => $shared,
             #[cfg(feature = "testing")]
             Socket::Memory($carrier) => $call,
         }
     };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(&mut *self, carrier => Pin::new(carrier).poll_read(cx, buf), shared => shared.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let told = || unreachable!("what is said in a websocket is followed");
+        each!(&mut *self, carrier => Pin::new(carrier).poll_write(cx, bytes), _shared => told())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let told = || unreachable!("what is said in a websocket is followed");
+        each!(&mut *self, carrier => Pin::new(carrier).poll_write_vectored(cx, slices), _shared => told())
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(self, carrier => carrier.is_write_vectored(), _shared => false)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(&mut *self, carrier => Pin::new(carrier).poll_flush(cx), shared => shared.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(&mut *self, carrier => Pin::new(carrier).poll_shutdown(cx), shared => shared.poll_shutdown(cx))
+    }
 }
 
 impl Stream {
@@ -234,87 +293,12 @@ impl Stream {
         let mut unread = [0; 4_096];
         loop {
             let mut buf = ReadBuf::new(&mut unread);
-            match each!(&mut self.socket, carrier => Pin::new(carrier).poll_read(cx, &mut buf)) {
+            match Pin::new(&mut self.socket).poll_read(cx, &mut buf) {
                 Poll::Pending if self.closing == Some(Closing::AfterPeer) => return Poll::Pending,
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => self.closing = Some(Closing::AfterPeer),
                 Poll::Ready(_) | Poll::Pending => return Poll::Ready(()),
             }
         }
-    }
-}
-
-impl Stream {
-    /// Says a close of our own if it is time for it, or the rest of it. Whoever reads or writes goes on with
-    /// it. Gives how much the app may say that nobody hears, once there was one.
-    fn poll_farewell(&mut self, cx: &mut Context<'_>, verdict: Verdict) -> Poll<io::Result<Option<usize>>> {
-        let parts = self.parts(verdict);
-        let Some(websocket) = self.websocket.as_deref_mut() else { return Poll::Ready(Ok(None)) };
-        if parts {
-            websocket.farewell = Farewell::Begun(0);
-        }
-        loop {
-            let sent = match websocket.farewell {
-                Farewell::Unsaid => return Poll::Ready(Ok(None)),
-                Farewell::Said(left) => return Poll::Ready(Ok(Some(left))),
-                Farewell::Begun(sent) => sent,
-            };
-            let rest = &GOING_AWAY[sent..];
-            if rest.is_empty() {
-                let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_flush(cx));
-                self.progress.write(polled.is_pending());
-                ready!(polled)?;
-                websocket.farewell = Farewell::Said(UNHEARD);
-                self.progress.parts();
-                self.progress.let_write();
-            } else {
-                let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_write(cx, rest));
-                self.progress.write(polled.is_pending());
-                match ready!(polled)? {
-                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    more => websocket.farewell = Farewell::Begun(sent + more),
-                }
-            }
-        }
-    }
-
-    /// What an app says in a tunnel. Of a websocket the frames are followed, and after a close of our own
-    /// nothing is heard.
-    fn poll_tell(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.websocket.is_none() && self.progress.phase() == Phase::Websocket {
-            self.websocket = Some(Box::new(Websocket { frames: Frames::new(), farewell: Farewell::Unsaid }));
-        }
-        let verdict = self.progress.verdict();
-        match self.poll_farewell(cx, verdict) {
-            Poll::Ready(Ok(None)) => {}
-            Poll::Ready(Ok(Some(left))) if left > 0 || bytes.is_empty() => {
-                let taken = left.min(bytes.len());
-                if let Some(websocket) = &mut self.websocket {
-                    websocket.farewell = Farewell::Said(left - taken);
-                }
-                return Poll::Ready(Ok(taken));
-            }
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Ready(Ok(Some(_))) | Poll::Pending => {
-                self.wait(cx, Progress::wake_writer);
-                return Poll::Pending;
-            }
-        }
-        let bytes = match &self.websocket {
-            Some(websocket) if verdict == Verdict::Part => &bytes[..websocket.frames.until_rest(bytes)],
-            _ => bytes,
-        };
-        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_write(cx, bytes));
-        let written = ready!(self.wrote(cx, polled))?;
-        if let Some(websocket) = &mut self.websocket {
-            websocket.frames.feed(&bytes[..written]);
-            if websocket.frames.closed() {
-                self.progress.parts();
-            }
-            if let Poll::Ready(said) = self.poll_farewell(cx, verdict) {
-                let _ = said?;
-            }
-        }
-        Poll::Ready(Ok(written))
     }
 }
 
@@ -330,11 +314,8 @@ impl AsyncRead for Stream {
             return Poll::Ready(Ok(()));
         }
         self.cut()?;
-        if self.websocket.is_some() {
-            let verdict = self.progress.verdict();
-            if let Poll::Ready(said) = self.poll_farewell(cx, verdict) {
-                let _ = said?;
-            }
+        if let Poll::Ready(said) = self.poll_farewell(cx) {
+            said?;
         }
         if self.turn == 0 {
             // Others have theirs now: an app may take up all that it is given before it waits.
@@ -343,7 +324,7 @@ impl AsyncRead for Stream {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_read(cx, buf));
+        let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
         match &polled {
             Poll::Pending => {
                 self.turn = TURN;
@@ -369,7 +350,7 @@ impl AsyncWrite for Stream {
         if self.progress.is_upgraded() {
             return self.poll_tell(cx, bytes);
         }
-        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_write(cx, bytes));
+        let polled = Pin::new(&mut self.socket).poll_write(cx, bytes);
         self.wrote(cx, polled)
     }
 
@@ -383,28 +364,27 @@ impl AsyncWrite for Stream {
             let first = slices.iter().find(|slice| !slice.is_empty());
             return self.poll_tell(cx, first.map_or(&[], |slice| &**slice));
         }
-        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_write_vectored(cx, slices));
+        let polled = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
         self.wrote(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
-        each!(&self.socket, carrier => carrier.is_write_vectored())
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.progress.take_probe() {
             self.socket.still_there()?;
         }
-        let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_flush(cx));
+        ready!(self.poll_parting(cx))?;
+        let polled = Pin::new(&mut self.socket).poll_flush(cx);
         self.wrote(cx, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.closing.is_none() {
-            let verdict = self.progress.verdict();
-            let said = self.poll_farewell(cx, verdict);
-            let _ = ready!(self.wrote(cx, said))?;
-            let polled = each!(&mut self.socket, carrier => Pin::new(carrier).poll_shutdown(cx));
+            ready!(self.poll_parting(cx))?;
+            let polled = Pin::new(&mut self.socket).poll_shutdown(cx);
             ready!(self.wrote(cx, polled))?;
             if self.progress.is_upgraded() {
                 return Poll::Ready(Ok(()));
@@ -412,5 +392,125 @@ impl AsyncWrite for Stream {
             self.closing = Some(if self.progress.close() { Closing::AfterPeer } else { Closing::Now });
         }
         self.poll_peer_end(cx).map(Ok)
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use combo_core::Peer;
+    use futures_util::{FutureExt, task::noop_waker_ref};
+    use http::uri::Scheme;
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::serve::{
+        sweep::Coarse,
+        worker::{Accepted, Desk, Message, Raw},
+    };
+
+    const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    const MESSAGE: &[u8] = &[0x82, 1, 7];
+    const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xe9];
+
+    /// A websocket that takes so many bytes at once, and its peer.
+    struct Pair {
+        desk: Desk,
+        progress: Arc<Progress>,
+        stream: Stream,
+        peer: DuplexStream,
+    }
+
+    fn pair(room: usize) -> Pair {
+        let (ours, peer) = duplex(room);
+        let (desk, mut inbox) = Desk::new();
+        let (socket, peer_of) = (Raw::Memory(duplex(1).0), Peer::Inet(([127, 0, 0, 1], 1).into()));
+        let accepted = Accepted { socket, peer: peer_of, scheme: Scheme::HTTP, tls: None, proxied: false };
+        assert!(desk.take(accepted).is_ok());
+        let Ok(Message::Serve(_, counted)) = inbox.try_recv() else { panic!("it was handed over") };
+        let progress = Arc::new(Progress::new(Coarse::new(), Phase::Busy));
+        let registered = desk.shared().register(progress.clone(), counted);
+        let stream = Stream::new(Socket::Memory(ours), progress.clone(), registered);
+        progress.upgrades(true, 0);
+        Pair { desk, progress, stream, peer }
+    }
+
+    impl Pair {
+        fn says(&mut self, bytes: &[u8]) {
+            self.stream.write_all(bytes).now_or_never().expect("there is room").expect("it is open");
+        }
+
+        fn hears(&mut self) -> Vec<u8> {
+            let mut heard = Vec::new();
+            while let Some(Ok(more @ 1..)) = self.peer.read_buf(&mut heard).now_or_never() {
+                assert!(more > 0);
+            }
+            heard
+        }
+
+        fn flushes(&mut self) -> bool {
+            let mut cx = Context::from_waker(noop_waker_ref());
+            Pin::new(&mut self.stream).poll_flush(&mut cx).is_ready()
+        }
+    }
+
+    #[test]
+    fn a_websocket_that_nobody_reads_or_writes_is_closed_and_ended() {
+        let mut pair = pair(100);
+        pair.says(&[HEAD, MESSAGE].concat());
+        pair.progress.part();
+        assert_eq!(pair.hears(), [HEAD, MESSAGE].concat(), "nobody has judged it");
+        pair.progress.judge(Verdict::Part);
+        pair.progress.part();
+        pair.progress.part();
+        assert_eq!((pair.hears(), pair.progress.phase()), (GOING_AWAY.to_vec(), Phase::Parted));
+        assert_eq!(pair.desk.open(), 1);
+        pair.progress.judge(Verdict::Cut);
+        pair.progress.part();
+        assert_eq!(pair.desk.open(), 0);
+        assert_eq!(pair.peer.read(&mut [0]).now_or_never().map(Result::ok), Some(Some(0)));
+        let left = pair.stream.write(MESSAGE).now_or_never().map(|written| written.map_err(|e| e.kind()));
+        assert_eq!(left, Some(Err(io::ErrorKind::ConnectionAborted)));
+    }
+
+    #[test]
+    fn a_message_that_has_begun_is_not_broken_by_the_close() {
+        let mut pair = pair(100);
+        pair.says(&[HEAD, &MESSAGE[..2]].concat());
+        pair.progress.judge(Verdict::Part);
+        pair.progress.part();
+        assert_eq!(pair.hears(), [HEAD, &MESSAGE[..2]].concat());
+        pair.says(&MESSAGE[2..]);
+        assert_eq!(pair.hears(), [&MESSAGE[2..], GOING_AWAY].concat());
+        assert_eq!(pair.desk.open(), 1);
+    }
+
+    #[test]
+    fn a_close_that_the_peer_takes_in_pieces_goes_on_when_it_is_flushed_or_swept() {
+        type Way = fn(&mut Pair) -> bool;
+        let ways: [Way; 2] = [Pair::flushes, |pair| (pair.progress.part(), true).1];
+        for way in ways {
+            let mut pair = pair(HEAD.len() + MESSAGE.len() + 2);
+            pair.says(&[HEAD, &MESSAGE[..1]].concat());
+            pair.progress.judge(Verdict::Part);
+            pair.says(&MESSAGE[1..]);
+            assert!(!pair.flushes());
+            assert_eq!(pair.hears(), [HEAD, MESSAGE, &GOING_AWAY[..2]].concat());
+            assert!(way(&mut pair));
+            assert_eq!((pair.hears(), pair.progress.phase()), (GOING_AWAY[2..].to_vec(), Phase::Parted));
+        }
+    }
+
+    #[test]
+    fn where_messages_end_nobody_knows_it_is_ended_at_once() {
+        for said in [&[b"the end of an answer ", HEAD, MESSAGE].concat()[..], &HEAD[..20]] {
+            let mut pair = pair(100);
+            pair.says(said);
+            pair.progress.part();
+            assert_eq!(pair.desk.open(), 1);
+            pair.progress.judge(Verdict::Part);
+            pair.progress.part();
+            assert_eq!((pair.hears(), pair.desk.open()), (said.to_vec(), 0));
+            assert_eq!(pair.progress.verdict(), Verdict::Cut);
+        }
     }
 }

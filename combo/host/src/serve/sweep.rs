@@ -9,17 +9,17 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
-    task::Waker,
+    task::{Wake, Waker},
     time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
 use http::Extensions;
 
-use super::{guard::Lengths, limits::Limits, worker::said};
+use super::{guard::Lengths, limits::Limits, websocket::Websocket, worker::said};
 
 /// Seconds since a worker started, as of its last sweep. Starts at 1, so that 0 means never.
 #[derive(Clone, Debug)]
@@ -198,6 +198,8 @@ pub(crate) struct Progress {
     probed: AtomicBool,
     /// By what key it is named now that it is upgraded, plus one.
     named: AtomicUsize,
+    /// What it is, for as long as its app has it.
+    websocket: OnceLock<Weak<Websocket>>,
 }
 
 impl Progress {
@@ -219,6 +221,7 @@ impl Progress {
             kept: Mutex::default(),
             probed: AtomicBool::new(false),
             named: AtomicUsize::new(0),
+            websocket: OnceLock::new(),
         }
     }
 
@@ -277,6 +280,25 @@ impl Progress {
     pub(crate) fn parts(&self) {
         if self.phase() == Phase::Websocket {
             self.enter(Phase::Parted);
+        }
+    }
+
+    /// The sweep can close it from now on.
+    pub(crate) fn shares(&self, websocket: &Arc<Websocket>) {
+        let _ = self.websocket.set(Arc::downgrade(websocket));
+    }
+
+    /// Whether it is a websocket that is to end.
+    pub(crate) fn is_parting(&self) -> bool {
+        self.verdict() >= Verdict::Part && self.websocket.get().is_some()
+    }
+
+    /// Goes on with its end, whatever its app is doing.
+    pub(crate) fn part(self: &Arc<Self>) {
+        if self.is_parting()
+            && let Some(websocket) = self.websocket.get().and_then(Weak::upgrade)
+        {
+            websocket.go_on(self);
         }
     }
 
@@ -519,6 +541,14 @@ impl Progress {
         let polite = overdue == Overdue::Idle && self.verdict() == Verdict::Serve;
         self.judge(if polite { Verdict::Finish } else { Verdict::Cut });
         Some(overdue)
+    }
+}
+
+/// Wakes both who reads an upgraded connection and who writes to it.
+impl Wake for Progress {
+    fn wake(self: Arc<Self>) {
+        self.waker.wake();
+        self.writer.wake();
     }
 }
 

@@ -317,6 +317,18 @@ impl Shared {
         self.registered().iter().for_each(|progress| progress.judge(verdict));
     }
 
+    /// Goes on with the end of websockets that are to end, whatever their apps do.
+    fn part(&self) {
+        // What is let go of is taken off the list, so the list is not held meanwhile.
+        let parting: Vec<_> = self
+            .connections()
+            .iter()
+            .filter(|(_, progress)| progress.is_parting())
+            .map(|(_, progress)| progress.clone())
+            .collect();
+        parting.iter().for_each(Progress::part);
+    }
+
     pub(crate) fn register(self: &Arc<Self>, progress: Arc<Progress>, counted: Counted) -> Registered {
         let key = self.connections().insert(progress);
         Registered { key, counted }
@@ -496,7 +508,10 @@ pub(crate) async fn run(
                     // The next sweep finds that the grace of websockets is over.
                     sweep.reset();
                 }
-                Some(Message::Cut) => shared.judge(Verdict::Cut),
+                Some(Message::Cut) => {
+                    shared.judge(Verdict::Cut);
+                    shared.part();
+                }
                 Some(Message::Turn(mount, turn, told)) => {
                     worker.mounts[mount].turn(turn);
                     drop(told);
@@ -564,6 +579,9 @@ impl Worker {
             } else if let Some(overdue) = progress.sweep(&self.limits, draining) {
                 tracing::debug!("ended a connection whose peer {overdue}");
             }
+        }
+        if draining.is_some() {
+            self.shared.part();
         }
     }
 }
