@@ -10,7 +10,7 @@ use combo::{
     mount::Target, secs,
 };
 use futures_util::{SinkExt, StreamExt};
-use http::{Extensions, Method, Request, Response, StatusCode};
+use http::{Extensions, Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -23,7 +23,8 @@ use crate::{
     lines::log,
     site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, three_at},
     websocket::{
-        BINARY, CLOSE, ECHOES, LAST, TEXT, apps_everywhere, echoes, everywhere, frame, message, next, open,
+        BINARY, CLOSE, ECHOES, LAST, TEXT, apps_everywhere, connect, echoes, everywhere, frame, message,
+        next, open,
     },
     wire::{End, Wire, get},
 };
@@ -423,13 +424,6 @@ fn what_is_no_websocket_is_named_and_left_alone_until_it_is_cut() {
 #[test]
 fn a_websocket_over_http2_is_named_until_it_is_over_and_cut_at_the_end() {
     let site = Site::start(three_at("-h2").listen(ANY_TLS_PORT).drain(secs(3)));
-    let connect = |http2: &crate::http2::Http2, target| {
-        let mut request = http2.request(Method::CONNECT, target, &[("sec-websocket-version", "13")], "");
-        let _ = request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
-        let response = http2.wait(http2.begin(request)).unwrap();
-        assert_eq!(response.status(), 200);
-        TokioIo::new(http2.wait(hyper::upgrade::on(response)).unwrap())
-    };
     for http2 in [site.http2(), site.tls_http2()] {
         let mut over = connect(&http2, "/axum-h2/ws?over");
         http2.wait(over.write_all(&frame(LAST | CLOSE, &1_000_u16.to_be_bytes()))).unwrap();
@@ -457,11 +451,7 @@ fn a_websocket_over_http2_is_named_until_it_is_over_and_cut_at_the_end() {
 fn http2_does_not_wait_for_a_websocket_that_is_over() {
     let site = Site::start(three_at("-h2-over").drain(FOR_EVER));
     let http2 = site.http2();
-    let mut request =
-        http2.request(Method::CONNECT, "/axum-h2-over/ws", &[("sec-websocket-version", "13")], "");
-    let _ = request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
-    let response = http2.wait(http2.begin(request)).unwrap();
-    let mut stream = TokioIo::new(http2.wait(hyper::upgrade::on(response)).unwrap());
+    let mut stream = connect(&http2, "/axum-h2-over/ws");
     site.stop();
     let _ = log().wait(&["waiting for a websocket", "\"/axum-h2-over\""]);
     http2.wait(stream.write_all(&frame(LAST | CLOSE, &1_000_u16.to_be_bytes()))).unwrap();

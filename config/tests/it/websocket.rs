@@ -2,12 +2,16 @@
 
 use std::{sync::mpsc, thread};
 
-use combo::{Deployment, mount};
+use combo::{Deployment, mount, secs};
 use http::Method;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     child::Child,
-    site::{ANY_PORT, ANY_TLS_PORT, Site, three},
+    http2::Http2,
+    site::{ANY_PORT, ANY_TLS_PORT, Site, limits, three},
     wire::{End, Wire, get, unread},
 };
 
@@ -244,6 +248,39 @@ fn who_hears_nothing_is_not_listened_to_for_ever() {
         });
         wire.abort();
     }
+}
+
+/// Asks for a websocket by extended CONNECT (RFC 8441).
+pub(crate) fn connect(http2: &Http2, target: &str) -> TokioIo<Upgraded> {
+    let mut request = http2.request(Method::CONNECT, target, &[("sec-websocket-version", "13")], "");
+    let _ = request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+    let response = http2.wait(http2.begin(request)).unwrap();
+    assert_eq!(response.status(), 200, "{target}");
+    TokioIo::new(http2.wait(hyper::upgrade::on(response)).unwrap())
+}
+
+#[test]
+fn a_quiet_websocket_is_not_idle_over_http1_or_http2_until_it_is_over() {
+    let site = Site::start(apps_everywhere().limits(limits(|limits| limits.idle = secs(1))));
+    let mut wires = everywhere(&site);
+    wires.iter_mut().for_each(|wire| open(wire, "/axum/ws"));
+    let both = [site.http2(), site.tls_http2()];
+    let mut streams: Vec<_> = both.iter().map(|http2| connect(http2, "/axum/ws")).collect();
+    // Others that are idle and end, twice: by then each of these was quiet for longer.
+    for _ in 0..2 {
+        let others = [site.http2(), site.tls_http2()];
+        assert!(others.iter().all(|http2| http2.get("/axum/hello/x").status == 200));
+        others.into_iter().for_each(Http2::ended);
+    }
+    wires.iter_mut().for_each(|wire| echoes(wire, TEXT, b"still here", "/axum/ws"));
+    for (http2, stream) in both.iter().zip(&mut streams) {
+        http2.wait(stream.write_all(&frame(LAST | TEXT, b"still here"))).unwrap();
+        let mut heard = [0; 12];
+        let _ = http2.wait(stream.read_exact(&mut heard)).unwrap();
+        assert_eq!(heard, *b"\x81\x0astill here");
+    }
+    drop(streams);
+    both.into_iter().for_each(Http2::ended);
 }
 
 #[test]

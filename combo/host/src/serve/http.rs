@@ -306,6 +306,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnWorker {
 /// A tunnel in a stream of HTTP/2, named until it ends: until its app has said all.
 struct Tunnel {
     shared: Arc<Shared>,
+    progress: Arc<Progress>,
     key: usize,
     _keeps: Option<Keeps>,
 }
@@ -313,6 +314,7 @@ struct Tunnel {
 impl Drop for Tunnel {
     fn drop(&mut self) {
         self.shared.end_upgrade(self.key);
+        self.progress.tunnel_ended();
     }
 }
 
@@ -698,8 +700,9 @@ impl Ticket {
         let Some(request) = shared.request(self.key) else { return };
         let key = shared.upgrade(request, kind);
         if progress.is_multiplexed() {
-            progress.tunnels();
-            opening.set(Some(Tunnel { shared: shared.clone(), key, _keeps: keeps }));
+            progress.tunnel_began();
+            let (shared, progress) = (shared.clone(), progress.clone());
+            opening.set(Some(Tunnel { shared, progress, key, _keeps: keeps }));
         } else {
             keeps.into_iter().for_each(|keeps| progress.keeps(keeps));
             progress.upgrades(kind == Kind::Websocket, key);

@@ -191,8 +191,8 @@ pub(crate) struct Progress {
     waker: AtomicWaker,
     /// Of an upgraded connection whose halves belong to two tasks.
     writer: AtomicWaker,
-    /// There may be a tunnel in it that no request stands for: extended CONNECT.
-    tunnels: AtomicBool,
+    /// Tunnels in it that no request stands for: extended CONNECT.
+    tunnels: AtomicU32,
     kept: Mutex<Option<Keeps>>,
     /// Somebody wants to know whether the peer is still there.
     probed: AtomicBool,
@@ -217,7 +217,7 @@ impl Progress {
             verdict: AtomicU8::new(Verdict::Serve as u8),
             waker: AtomicWaker::new(),
             writer: AtomicWaker::new(),
-            tunnels: AtomicBool::new(false),
+            tunnels: AtomicU32::new(0),
             kept: Mutex::default(),
             probed: AtomicBool::new(false),
             named: AtomicUsize::new(0),
@@ -257,8 +257,15 @@ impl Progress {
     }
 
     /// A stream of the connection is something else than HTTP from now on.
-    pub(crate) fn tunnels(&self) {
-        self.tunnels.store(true, Relaxed);
+    pub(crate) fn tunnel_began(&self) {
+        let _ = self.tunnels.fetch_add(1, Relaxed);
+    }
+
+    /// It is over. From here on the connection is idle if nothing else is in it.
+    pub(crate) fn tunnel_ended(&self) {
+        if self.tunnels.fetch_sub(1, Relaxed) == 1 && self.phase() == Phase::Idle {
+            self.enter(Phase::Idle);
+        }
     }
 
     /// The connection is, and has a name.
@@ -309,14 +316,7 @@ impl Progress {
     /// Bytes came. Says whether they may be of a request head.
     pub(crate) fn read(&self) -> bool {
         let phase = self.phase.load(Relaxed);
-        if self.multiplexed.load(Relaxed) {
-            // What goes through a tunnel keeps its connection from being idle.
-            if phase == Phase::Idle as u8 && self.tunnels.load(Relaxed) {
-                self.enter(Phase::Idle);
-            }
-            return false;
-        }
-        if phase == Phase::Busy as u8 {
+        if self.multiplexed.load(Relaxed) || phase == Phase::Busy as u8 {
             return false;
         }
         if phase == Phase::First as u8 || phase == Phase::Idle as u8 {
@@ -504,6 +504,7 @@ impl Progress {
             Phase::Handshake => (limits.handshake, Overdue::Handshake),
             Phase::First => (limits.head, Overdue::First),
             Phase::Head => (limits.head, Overdue::Head),
+            Phase::Idle if self.tunnels.load(Relaxed) > 0 => return None,
             Phase::Idle => (limits.idle, Overdue::Idle),
             Phase::Closing => (CLOSING, Overdue::Closing),
             Phase::Busy if !self.multiplexed.load(Relaxed) && over(body, limits.body) => {
@@ -616,19 +617,25 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_is_no_reason_to_stay_for_ever() {
+    fn a_tunnel_may_be_quiet_and_is_no_reason_to_stay_for_ever() {
         let clock = Coarse::new();
         let progress = Progress::new(clock.clone(), Phase::First);
         progress.multiplexes();
-        progress.request_began();
-        progress.tunnels();
-        progress.request_ended();
-        clock.set(Duration::from_secs(70));
-        assert!(!progress.read());
-        clock.set(Duration::from_secs(140));
-        assert_eq!(progress.overdue(&Limits::default()), None, "something came through");
-        clock.set(Duration::from_secs(146));
-        assert_eq!(progress.overdue(&Limits::default()), Some(Overdue::Idle));
+        for _ in 0..2 {
+            progress.request_began();
+            progress.tunnel_began();
+            progress.request_ended();
+        }
+        let overdue = |seconds| {
+            clock.set(Duration::from_secs(seconds));
+            progress.overdue(&Limits::default())
+        };
+        assert_eq!(overdue(100_000), None);
+        progress.tunnel_ended();
+        assert_eq!(overdue(200_000), None, "there is another");
+        progress.tunnel_ended();
+        assert_eq!(overdue(200_075), None, "it is idle since then");
+        assert_eq!(overdue(200_076), Some(Overdue::Idle));
     }
 
     #[test]
