@@ -12,7 +12,7 @@ use crate::{
     child::Child,
     http2::Http2,
     site::{ANY_PORT, ANY_TLS_PORT, Site, limits, three},
-    wire::{End, Wire, get, unread},
+    wire::{End, Wire, get, post, unread},
 };
 
 pub(crate) const TEXT: u8 = 1;
@@ -248,6 +248,44 @@ fn who_hears_nothing_is_not_listened_to_for_ever() {
         });
         wire.abort();
     }
+}
+
+/// Who has not taken an answer yet and asks for a websocket behind it. The rest of a request may come after
+/// the answer to it was begun, and then the next request is read before that answer was written.
+#[test]
+fn who_asks_behind_a_large_answer_gets_both() {
+    const LARGE: usize = 32 << 20;
+    let bulk = axum::Router::new().fallback(async |body: axum::body::Body| {
+        drop(tokio::spawn(axum::body::to_bytes(body, LARGE)));
+        vec![7_u8; LARGE]
+    });
+    let site = Site::start(apps_everywhere().mount("/bulk", mount::axum(bulk)).drain(secs(3_600)));
+    let targets = ["/axum/ws", "/actix/ws", "/warp/ws", "/actix-own/ws"];
+    let mut wires: Vec<_> =
+        targets.iter().flat_map(|target| [(*target, site.wire()), (*target, site.tls_wire())]).collect();
+    for (target, wire) in &mut wires {
+        // Until its answers are taken for small ones, which are kept and written together.
+        for _ in 0..8 {
+            assert_eq!(wire.ask(get("/axum/hello/x")).status, 200);
+        }
+        let request = [post("/bulk", "0123456789"), ask(target)].concat();
+        let (begun, rest) = request.split_at(post("/bulk", "0123456789").len() - 5);
+        wire.send(begun);
+        let head = wire.head();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{target}: {head}");
+        wire.send(rest);
+        wire.until_read();
+        assert!(wire.take(LARGE) == vec![7; LARGE], "{target}");
+        let head = wire.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{target}: {head}");
+        echoes(wire, TEXT, b"hello", target);
+    }
+    // Where its messages end is known as well.
+    site.stop();
+    for (target, wire) in &mut wires {
+        assert_eq!(next(wire), (LAST | CLOSE, 1_001_u16.to_be_bytes().to_vec()), "{target}");
+    }
+    site.stopped();
 }
 
 /// Asks for a websocket by extended CONNECT (RFC 8441).

@@ -498,6 +498,14 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// What changes the protocol waits until all that was answered before is written: from its first byte
+    /// on it is followed.
+    fn waits_its_turn(&self, response: &Response<ResponseBody>, progress: &Progress) -> bool {
+        progress.is_writing() && !progress.is_multiplexed() && granted(response, self.connects).is_some()
+    }
+}
+
 impl Future for Answer {
     type Output = Result<Response<Outgoing>, Infallible>;
 
@@ -516,6 +524,19 @@ impl Future for Answer {
             }
         };
         let mut response = match answering {
+            Ok(Some(Answering::Now(Ok(response))))
+                if this.waits_its_turn(&response, &ticket.line.progress) =>
+            {
+                let progress = ticket.line.progress.clone();
+                this.state = State::Asked(Box::pin(async move {
+                    progress.written().await;
+                    Ok(response)
+                }));
+                ticket.stay();
+                this.ticket = Some(ticket);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Ok(Some(Answering::Now(Ok(response)))) => {
                 let refusal = response.extensions().get::<Refusal>().copied();
                 // A panic within a layer was caught there.

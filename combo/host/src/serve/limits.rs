@@ -9,7 +9,7 @@ use std::time::Duration;
 /// | --- | --- | --- |
 /// | `handshake` | 10 s | a TLS handshake is two round trips |
 /// | `head` | 10 s | from the first byte of a request to the end of its head; and from accepting to the first byte |
-/// | `idle` | 75 s | between requests, as nginx |
+/// | `idle` | 75 s | between requests, as nginx; not while a websocket or another tunnel is open |
 /// | `body` | 60 s | without a byte of a request body that the app waits for (HTTP/1) |
 /// | `write` | 60 s | without a byte of what we have to say taken; a single HTTP/2 stream may wait longer |
 /// | `head_size` | 64 KiB | request line and headers (HTTP/1), header list (HTTP/2); a larger head is answered 431 |

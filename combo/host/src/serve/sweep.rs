@@ -7,12 +7,13 @@
 use std::{
     any::Any,
     fmt,
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Wake, Waker},
+    task::{Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -378,7 +379,7 @@ impl Progress {
     pub(crate) fn rests(&self, just_now: bool) -> bool {
         self.phase() == Phase::Idle
             && (just_now || self.idle() >= A_WHILE)
-            && self.waits_for_write.load(Relaxed) == 0
+            && !self.is_writing()
             && self.bodies.load(Relaxed) == 0
             && self.verdict() == Verdict::Serve
     }
@@ -423,11 +424,28 @@ impl Progress {
     }
 
     pub(crate) fn body(&self, waits: bool) {
-        stamp(&self.waits_for_body, waits, &self.clock);
+        let _ = stamp(&self.waits_for_body, waits, &self.clock);
     }
 
     pub(crate) fn write(&self, waits: bool) {
-        stamp(&self.waits_for_write, waits, &self.clock);
+        let waited = stamp(&self.waits_for_write, waits, &self.clock);
+        if waited && !waits && !self.is_upgraded() {
+            self.writer.wake();
+        }
+    }
+
+    /// Whether something was said that the peer has not taken.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.waits_for_write.load(Relaxed) > 0
+    }
+
+    /// Waits until it has. Before an upgrade nobody else writes.
+    pub(crate) async fn written(&self) {
+        poll_fn(|cx| {
+            self.wake_writer(cx.waker());
+            if self.is_writing() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
@@ -553,11 +571,13 @@ impl Wake for Progress {
     }
 }
 
-fn stamp(stamp: &AtomicU32, waits: bool, clock: &Coarse) {
+/// Says whether it waited before.
+fn stamp(stamp: &AtomicU32, waits: bool, clock: &Coarse) -> bool {
     let stamped = stamp.load(Relaxed) > 0;
     if waits != stamped {
         stamp.store(if waits { clock.now() } else { 0 }, Relaxed);
     }
+    stamped
 }
 
 #[cfg(test)]
