@@ -125,18 +125,18 @@ impl Deployment {
     }
 
     /// In which headers the trusted proxies say it: any of `x-forwarded-for`, `-proto`, `-host` and
-    /// `-prefix`; or `forwarded` (RFC 7239), alone or with `x-forwarded-prefix`. Default: those four of
-    /// `X-Forwarded-*`.
+    /// `-prefix`; or `forwarded` (RFC 7239), alone or with `x-forwarded-prefix`. Default: `x-forwarded-for`
+    /// and `x-forwarded-proto`.
     ///
     /// Proxies must set each of these headers, add to it, or take away what a client wrote: what they let
-    /// through unseen is believed. Many set `X-Forwarded-For` and `-Proto` only; name the two then. No
+    /// through unseen is believed. So name `x-forwarded-host` and `-prefix` only where yours set them. No
     /// other header is looked at, even if none of these is there.
     ///
     /// ```
     /// # use combo::Deployment;
     /// let deployment = Deployment::new("example")
     ///     .trusted_proxies(["10.0.0.0/8"])
-    ///     .proxy_headers(["x-forwarded-for", "x-forwarded-proto"]);
+    ///     .proxy_headers(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-prefix"]);
     /// ```
     pub fn proxy_headers<I>(mut self, names: I) -> Self
     where

@@ -415,7 +415,7 @@ fn what_is_said_of_a_target_comes_and_goes_with_it() {
 /// A prefix that a trusted proxy has put before ours is there after a pause, too.
 #[test]
 fn what_a_proxy_says_is_not_forgotten_in_a_pause() {
-    let site = Site::start(three().trusted_proxies(["127.0.0.1"]));
+    let site = Site::start(three().trusted_proxies(["127.0.0.1"]).proxy_headers(["x-forwarded-prefix"]));
     let ask = "GET /axum/where HTTP/1.1\r\nHost: test\r\nX-Forwarded-Prefix: /outer\r\n\r\n";
     let mut wire = site.wire();
     let expected = wire.ask(ask).json();

@@ -391,7 +391,10 @@ fn links_are_repaired_behind_the_prefix_of_a_proxy() {
         ))
     };
     for framework in FRAMEWORKS {
-        let deployment = Deployment::new("outer").listen(ANY_PORT).trusted_proxies(["127.0.0.1"]);
+        let deployment = Deployment::new("outer")
+            .listen(ANY_PORT)
+            .trusted_proxies(["127.0.0.1"])
+            .proxy_headers(["x-forwarded-prefix"]);
         let site = Site::start(
             deployment
                 .mount("/blog", wanders(framework).relink())

@@ -27,6 +27,9 @@ fn with(framework: &str, headers: &[(&str, &str)]) -> String {
 }
 
 /// What apps of all frameworks are told alike.
+/// All that proxies say in.
+const ALL: [&str; 4] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-prefix"];
+
 fn told(seen: &Value) -> [Option<&str>; 4] {
     ["peer", "scheme", "host", "prefix"].map(|name| seen[name].as_str())
 }
@@ -37,7 +40,8 @@ fn what_a_trusted_proxy_says_is_what_every_framework_is_told() {
         mirrors("trusted")
             .listen(ANY_PORT)
             .listen(ANY_TLS_PORT)
-            .trusted_proxies(["127.0.0.0/8", "10.0.0.0/8"]),
+            .trusted_proxies(["127.0.0.0/8", "10.0.0.0/8"])
+            .proxy_headers(ALL),
     );
     for framework in FRAMEWORKS {
         let prefix = format!("/{framework}");

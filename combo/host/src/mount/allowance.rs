@@ -46,7 +46,8 @@ pub(crate) struct Allowance {
 
 impl Target {
     /// How long a client waits for the head of an answer; then it gets 504 and what the app was
-    /// doing is dropped. Default: as long as the app takes. An answer that has begun may take its time.
+    /// doing is dropped. Default: as long as the app takes. An answer that has begun may take its time. An
+    /// app that blocks its thread is not heard of before it lets go: see [`own_threads`](Self::own_threads).
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.allowance.timeout = Some(limit);

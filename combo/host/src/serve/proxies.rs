@@ -34,8 +34,9 @@ pub(crate) enum Header {
 impl Header {
     const ALL: [Self; 5] = [Self::For, Self::Proto, Self::Host, Self::Prefix, Self::Forwarded];
 
-    /// Those that are looked at unless others are said.
-    const USUAL: &[Self] = &[Self::For, Self::Proto, Self::Host, Self::Prefix];
+    /// Those that are looked at unless others are said: what every proxy sets. The others many let through
+    /// as a client wrote them.
+    const USUAL: &[Self] = &[Self::For, Self::Proto];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -303,8 +304,13 @@ mod tests {
 
     fn check(said: &[(&str, &str)], peer: Option<&str>, scheme: Option<&str>, host: Option<&str>) {
         let mut proxies = proxies(&OURS);
-        if said.iter().any(|(name, _)| *name == "forwarded") {
-            assert_eq!(proxies.hear("Forwarded"), Ok(()));
+        let forwarded = said.iter().any(|(name, _)| *name == "forwarded");
+        for name in if forwarded {
+            &["Forwarded"][..]
+        } else {
+            &["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"]
+        } {
+            assert_eq!(proxies.hear(name), Ok(()), "{name}");
         }
         let seen = proxies.said(&lines(said));
         let seen =
@@ -418,7 +424,7 @@ mod tests {
                 [peer.map(|peer| peer.ip().to_string()), scheme.map(|said| said.to_string()), host, prefix];
             words.map(Option::unwrap_or_default).join(" ")
         };
-        assert_eq!(heard(None), "192.0.2.1 https a.example /a");
+        assert_eq!(heard(None), "192.0.2.1 https  ");
         assert_eq!(heard(Some(&["X-Forwarded-For", "x-forwarded-proto"])), "192.0.2.1 https  ");
         assert_eq!(heard(Some(&["forwarded"])), "192.0.2.2 http b.example ");
         assert_eq!(heard(Some(&["x-forwarded-prefix", "forwarded"])), "192.0.2.2 http b.example /a");
