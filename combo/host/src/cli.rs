@@ -11,6 +11,7 @@ use std::{
     process::ExitCode,
 };
 
+use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use combo_core::Timestamp;
@@ -123,6 +124,11 @@ impl CommandLine {
         let name = name.unwrap_or("combo").to_owned();
         let command =
             Self::command().bin_name(name.clone()).display_name(name).version(env!("CARGO_PKG_VERSION"));
+        // A variable that is set to nothing says nothing.
+        let command = command.mut_args(|arg| {
+            let empty = arg.get_env().and_then(std::env::var_os).is_some_and(|said| said.is_empty());
+            if empty { arg.env(Resettable::Reset) } else { arg }
+        });
         let matches = command.try_get_matches_from(words)?;
         let mut line = Self::from_arg_matches(&matches)?;
         // A flag beats the variable, and so does the flag that says the same.

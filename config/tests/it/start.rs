@@ -292,6 +292,7 @@ fn flags_win_over_variables_and_both_over_code() {
         lines.take_while(|line| !line.is_empty()).map(plain).collect()
     };
     assert_eq!(listens(&[], &[]), ["tcp:8080"]);
+    assert_eq!(listens(&[], &[("COMBO_LISTEN", ""), ("COMBO_WORKERS", "")]), listens(&[], &[]));
     assert_eq!(listens(&[], &[("COMBO_LISTEN", "tcp:1")]), ["tcp:1"]);
     assert_eq!(listens(&[], &[("COMBO_LISTEN", "tcp:1 unix:a")]), ["tcp:1", "unix:a"]);
     assert_eq!(listens(&["--listen", "tcp:2"], &[("COMBO_LISTEN", "tcp:1")]), ["tcp:2"]);
