@@ -22,7 +22,6 @@ pub(crate) enum Refusal {
     /// No mount takes this host and path.
     NoMount,
     /// RFC 9110, section 15.5.20: nor is the certificate for this host, so it is another server's.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there are no certificates"))]
     Misdirected,
     /// The app panicked before it had answered.
     Panicked,
