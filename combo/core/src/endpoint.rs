@@ -10,6 +10,7 @@
 //! | `tcp:8080:interface=127.0.0.1` | port 8080 of one address |
 //! | `unix:/run/app.sock:mode=660` | a unix socket; mode 660 unless said |
 //! | `ssl:8443:key=key.pem:cert=chain.pem` | a port with TLS; `interface=` as for tcp |
+//! | `ssl:8443:key=…:cert=…:client_ca=ca.pem` | the same for clients with a certificate of that authority; `client=optional`: and for those with none |
 //! | `haproxy:tcp:8080` | another endpoint, each of whose connections begins with a header of the PROXY protocol, version 1 or 2 |
 //!
 //! A wrapper such as `haproxy:` is followed by the endpoint within, written as it would be alone. What
@@ -40,6 +41,8 @@ pub enum Endpoint {
         key: PathBuf,
         /// The file with the certificate and its chain, PEM.
         cert: PathBuf,
+        /// Whose certificates clients show; nobody asks for them unless said.
+        clients: Option<Clients>,
     },
     /// Another endpoint behind a proxy that says whom a connection is from, by the PROXY protocol
     /// (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Its header comes before TLS.
@@ -55,6 +58,15 @@ impl Endpoint {
             bare => bare,
         }
     }
+}
+
+/// Which certificates the clients of an endpoint with TLS show.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Clients {
+    /// The file with the certificates of the authorities that sign them, PEM.
+    pub authority: PathBuf,
+    /// Whether clients without one are served, too. A bad one is refused in any case.
+    pub optional: bool,
 }
 
 /// A TCP port, of one interface or of all.
@@ -92,6 +104,8 @@ pub enum Fault {
     Interface(String),
     /// This is not a mode.
     Mode(String),
+    /// This says nothing of the certificates of clients.
+    Client(String),
     /// This wrapper is around itself.
     Nested(&'static str),
 }
@@ -113,6 +127,7 @@ impl fmt::Display for Fault {
             ),
             Self::Interface(said) => write!(f, "`{said}` is not an IPv4 or IPv6 address"),
             Self::Mode(said) => write!(f, "`{said}` is not an octal mode, such as 660"),
+            Self::Client(said) => write!(f, "`{said}` is neither required nor optional"),
             Self::Nested(wrapper) => write!(f, "`{wrapper}:` stands twice"),
         }
     }
@@ -138,7 +153,8 @@ impl FromStr for Endpoint {
                 let number = arguments.next();
                 let key = arguments.required("key", "`key=` (the file with the private key)")?;
                 let cert = arguments.required("cert", "`cert=` (the file with the certificate chain)")?;
-                Self::Ssl { port: arguments.port_of(number)?, key: key.into(), cert: cert.into() }
+                let clients = arguments.clients()?;
+                Self::Ssl { port: arguments.port_of(number)?, key: key.into(), cert: cert.into(), clients }
             }
             "unix" => {
                 let path = arguments.next().filter(|path| !path.is_empty()).ok_or(Fault::Missing("path"))?;
@@ -166,6 +182,8 @@ fn mode(said: &str) -> Result<u32, Fault> {
         .ok_or_else(|| Fault::Mode(said.to_owned()))
 }
 
+const CLIENT_CA: &str = "`client_ca=` (the file with the authority of the clients' certificates)";
+
 /// The arguments of one endpoint, positional and by keyword; whoever takes one removes it.
 struct Arguments {
     positional: std::collections::VecDeque<String>,
@@ -173,6 +191,20 @@ struct Arguments {
 }
 
 impl Arguments {
+    fn clients(&mut self) -> Result<Option<Clients>, Fault> {
+        let (authority, client) = (self.keyword("client_ca")?, self.keyword("client")?);
+        let optional = match client.as_deref() {
+            None | Some("required") => false,
+            Some("optional") => true,
+            Some(said) => return Err(Fault::Client(said.to_owned())),
+        };
+        match authority {
+            Some(authority) => Ok(Some(Clients { authority: authority.into(), optional })),
+            None if client.is_some() => Err(Fault::Missing(CLIENT_CA)),
+            None => Ok(None),
+        }
+    }
+
     fn split(said: &str) -> Result<Self, Fault> {
         let mut positional = std::collections::VecDeque::new();
         let mut keywords: Vec<(String, String)> = Vec::new();
@@ -263,12 +295,13 @@ impl fmt::Display for Endpoint {
                 write!(f, "unix:{}", escape(&path.to_string_lossy()))?;
                 if *mode == 0o660 { Ok(()) } else { write!(f, ":mode={mode:o}") }
             }
-            Self::Ssl { port, key, cert } => write!(
-                f,
-                "ssl:{port}:key={}:cert={}",
-                escape(&key.to_string_lossy()),
-                escape(&cert.to_string_lossy())
-            ),
+            Self::Ssl { port, key, cert, clients } => {
+                let (key, cert) = (escape(&key.to_string_lossy()), escape(&cert.to_string_lossy()));
+                write!(f, "ssl:{port}:key={key}:cert={cert}")?;
+                let Some(Clients { authority, optional }) = clients else { return Ok(()) };
+                write!(f, ":client_ca={}", escape(&authority.to_string_lossy()))?;
+                if *optional { f.write_str(":client=optional") } else { Ok(()) }
+            }
             Self::Haproxy(within) => write!(f, "haproxy:{within}"),
         }
     }
@@ -337,8 +370,22 @@ mod tests {
                 port: Port { number: 8443, interface: None },
                 key: "k=1.pem".into(),
                 cert: "c.pem".into(),
+                clients: None,
             }),
         );
+        for (said, optional) in [("", false), (":client=required", false), (":client=optional", true)] {
+            check(
+                &format!("ssl:8443:key=k:cert=c:client_ca=ca.pem{said}"),
+                Ok(Endpoint::Ssl {
+                    port: Port { number: 8443, interface: None },
+                    key: "k".into(),
+                    cert: "c".into(),
+                    clients: Some(Clients { authority: "ca.pem".into(), optional }),
+                }),
+            );
+        }
+        check("ssl:1:key=k:cert=c:client_ca=a:client=maybe", Err(Fault::Client("maybe".into())));
+        check("ssl:1:key=k:cert=c:client=optional", Err(Fault::Missing(CLIENT_CA)));
     }
 
     #[test]

@@ -61,6 +61,7 @@ impl Seen<'_> {
             "server name": self.context.and_then(|context| context.connection().tls.as_ref()?.server_name.clone()),
             "alpn": self.context.and_then(|context| context.connection().tls.as_ref()?.alpn.clone()),
             "version": self.context.and_then(|context| context.connection().tls.as_ref()?.version.clone()),
+            "certificates": self.context.and_then(|context| Some(context.connection().tls.as_ref()?.client_certificates.len())),
             "process": self.context.and_then(|context| context.connection().credentials?.process),
         })
     }

@@ -1,8 +1,14 @@
 //! Programs from outside: what is said of them is shown with them. `./check` installs them.
 
+use std::path::Path;
+
+use combo::{Deployment, mount};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
 use crate::{
     child::{Child, Said, command, run},
-    site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, three},
+    proxies::mirrors,
+    site::{self, ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, refused, three},
 };
 
 /// A real curl.
@@ -60,6 +66,61 @@ fn curl_gets_every_version_of_http_over_every_kind_of_endpoint() {
     }
     let page = curl(&["--unix-socket", socket, "--include", "http://unix/"]);
     assert!(page.out.starts_with("HTTP/1.1 200 OK\r\n") && page.out.ends_with("welcome\n"), "{page:?}");
+}
+
+/// An authority, and key and certificate of a client that it knows: files of a folder.
+fn authority(folder: &Path, name: &str) -> [String; 3] {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    let own = KeyPair::generate().unwrap();
+    let root = params.self_signed(&own).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut client = CertificateParams::new(vec!["client.example".to_owned()]).unwrap();
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let client = client.signed_by(&key, &Issuer::new(params, own)).unwrap();
+    [("ca", root.pem()), ("key", key.serialize_pem()), ("cert", client.pem())].map(|(what, pem)| {
+        let path = folder.join(format!("{name}-{what}.pem"));
+        std::fs::write(&path, pem).unwrap();
+        path.to_str().unwrap().to_owned()
+    })
+}
+
+#[test]
+fn a_client_shows_the_certificate_that_its_endpoint_asks_for_and_apps_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let [ca, key, cert] = authority(folder.path(), "ours");
+    let [other, stranger_key, stranger_cert] = authority(folder.path(), "theirs");
+    let ours: &[&str] = &["--key", &key, "--cert", &cert];
+    let theirs: &[&str] = &["--key", &stranger_key, "--cert", &stranger_cert];
+    for (said, none) in [("", None), (":client=optional", Some(0))] {
+        let endpoint = format!("{ANY_TLS_PORT}:client_ca={ca}{said}");
+        let site = Site::start(mirrors("shown").listen(endpoint));
+        let server = site.path("cert.pem");
+        for framework in FRAMEWORKS {
+            for version in ["--http1.1", "--http2"] {
+                for (shown, expected) in [(ours, Some(1)), (&[], none), (theirs, None)] {
+                    let url = format!("https://{}/{framework}/a", site.tls_address());
+                    let words = [&[version, "--cacert", server.to_str().unwrap(), &url], shown].concat();
+                    let heard = curl(&words);
+                    let seen = serde_json::from_str::<serde_json::Value>(&heard.out).ok();
+                    let seen = seen.and_then(|seen| seen["certificates"].as_u64());
+                    assert_eq!(seen, expected, "{framework} {said} {words:?}: {heard:?}");
+                    assert_eq!(heard.code == Some(0), expected.is_some(), "{heard:?}");
+                }
+            }
+        }
+    }
+    // Whose certificates are asked for is read before anything is served.
+    std::fs::write(&other, "").unwrap();
+    let errors = refused(
+        Deployment::new("none")
+            .listen(format!("{ANY_TLS_PORT}:client_ca={other}"))
+            .mount("/", mount::redirect("/x")),
+        site::folder().path(),
+    );
+    let said = errors.to_string();
+    assert!(said.contains("authority of clients") && said.contains(&other), "{said}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Mirrors of all frameworks on one worker.
-fn mirrors(name: &str) -> Deployment {
+pub(crate) fn mirrors(name: &str) -> Deployment {
     let base = Deployment::new(name).workers(1);
     FRAMEWORKS.iter().fold(base, |deployment, framework| {
         deployment.mount(format!("/{framework}"), mirror(framework, &Reached::default()))

@@ -82,8 +82,13 @@ impl Listener {
             Endpoint::Tcp(port) => Bound::Tcp(tcp(*port).map_err(refused)?),
             Endpoint::Unix { path, mode } => unix(root.join(path), *mode).map_err(refused)?,
             #[cfg(feature = "tls")]
-            Endpoint::Ssl { port, key, cert } => {
-                tls = Some(super::tls::open(&endpoint.to_string(), &root.join(key), &root.join(cert))?);
+            Endpoint::Ssl { port, key, cert, clients } => {
+                let clients = clients.clone().map(|mut clients| {
+                    clients.authority = root.join(clients.authority);
+                    clients
+                });
+                let (key, cert) = (root.join(key), root.join(cert));
+                tls = Some(super::tls::open(&endpoint.to_string(), &key, &cert, clients.as_ref())?);
                 Bound::Tcp(tcp(*port).map_err(refused)?)
             }
             _ => {

@@ -6,13 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use combo_core::{BoxError, pattern::normal_host};
+use combo_core::{BoxError, endpoint::Clients, pattern::normal_host};
 use rustls::{
-    ConfigBuilder, ServerConfig, ServerConnection,
+    RootCertStore, ServerConfig, ServerConnection,
     client::verify_server_name,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-    server::ParsedCertificate,
+    server::{ParsedCertificate, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -22,8 +22,9 @@ use crate::error::{Error, Kind};
 /// What ALPN calls HTTP/2 (RFC 9113, section 3.3).
 pub(crate) const H2: &[u8] = b"h2";
 
-/// Reads key and certificate chain and checks that they belong together.
-pub(crate) fn open(endpoint: &str, key: &Path, cert: &Path) -> Result<Tls, Error> {
+/// Reads key and certificate chain and checks that they belong together; reads whose certificates clients
+/// show, if they are asked.
+pub(crate) fn open(endpoint: &str, key: &Path, cert: &Path, clients: Option<&Clients>) -> Result<Tls, Error> {
     let refused = |what, path: &Path, cause: BoxError| -> Error {
         Kind::Read { endpoint: endpoint.to_owned(), what, path: path.to_owned(), cause }.into()
     };
@@ -34,14 +35,40 @@ pub(crate) fn open(endpoint: &str, key: &Path, cert: &Path) -> Result<Tls, Error
     let Some(certificate) = chain.first().cloned() else {
         return Err(refused("certificate", cert, "there is no certificate in it".into()));
     };
+    let verifier = match clients {
+        Some(clients) => {
+            let authority = &clients.authority;
+            Some(verifier(clients).map_err(|cause| refused("authority of clients", authority, cause))?)
+        }
+        None => None,
+    };
     let (key, cert): (PathBuf, PathBuf) = (key.into(), cert.into());
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map(ConfigBuilder::<ServerConfig, _>::with_no_client_auth)
+        .map(|builder| match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        })
         .and_then(|builder| builder.with_single_cert(chain, private))
         .map_err(|error| Kind::Pair { endpoint: endpoint.to_owned(), key, cert, cause: pair(error) })?;
     config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
     Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), certificate })
+}
+
+/// Lets in whoever shows a certificate of the authorities, and perhaps whoever shows none.
+fn verifier(clients: &Clients) -> Result<Arc<dyn ClientCertVerifier>, BoxError> {
+    let mut roots = RootCertStore::empty();
+    let authorities = CertificateDer::pem_file_iter(&clients.authority).map_err(cause)?;
+    for authority in authorities {
+        roots.add(authority.map_err(cause)?)?;
+    }
+    if roots.is_empty() {
+        return Err("there is no certificate in it".into());
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = if clients.optional { builder.allow_unauthenticated() } else { builder };
+    Ok(builder.build()?)
 }
 
 /// Whether a certificate is for this host, which may have a port.
