@@ -15,6 +15,7 @@ use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use combo_core::Timestamp;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
@@ -246,13 +247,17 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// Lines of the log that wait for their reader; room for each is held all the time.
+const WAITING_LINES: usize = 32_768;
+
 /// Logs to standard error from a thread of its own, so that a reader that stalls holds up nothing;
 /// lines that it does not take are dropped. What is returned writes the last lines when dropped.
-fn log(form: LogForm, verbose: u8) -> Option<tracing_appender::non_blocking::WorkerGuard> {
+fn log(form: LogForm, verbose: u8) -> Option<WorkerGuard> {
     if form == LogForm::Off {
         return None;
     }
-    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(std::io::stderr());
     let level = match verbose {
         // The scheduler that hosted jobs bring says how it is built, at every start.
         0 => "info,tokio_cron_scheduler=warn",
