@@ -211,9 +211,7 @@ impl Answer {
             Err(refusal) => State::Refused(refusal),
         };
     }
-}
 
-impl Answer {
     /// What changes the protocol waits until all that was answered before is written: from its first byte
     /// on it is followed.
     fn waits_its_turn(&self, response: &Response<ResponseBody>, progress: &Progress) -> bool {
