@@ -1,6 +1,10 @@
 //! What can be asked of a running combo, and what comes back.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
+
+use crate::outcome::{Counts, Entry};
 
 /// Something to do. Signals and the handle say the same words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,10 +15,42 @@ pub enum Command {
     Stop,
     /// Cut what is still in flight, now.
     Cut,
-    /// Run one job once, now, beside its schedule.
+    /// Run one job once, now, beside its schedule, even if it is paused. Its policies hold: while it runs it
+    /// is refused, unless it may run more than once at a time.
     RunJob {
         /// The job's name.
         name: String,
+    },
+    /// Start no more ticks of a job until it is resumed or the process is started again; one that runs is
+    /// finished.
+    PauseJob {
+        /// The job's name.
+        name: String,
+    },
+    /// Go on with a job. What would have been due meanwhile has been missed.
+    ResumeJob {
+        /// The job's name.
+        name: String,
+    },
+    /// End what runs of a job, attempts that are still to come included: its tasks are told, and cut after
+    /// the job's grace.
+    CancelJob {
+        /// The job's name.
+        name: String,
+    },
+    /// Have a job due at other times, until the process is started again. What runs is finished.
+    Reschedule {
+        /// The job's name.
+        name: String,
+        /// As a job is given it: `every 10s`, `daily at 03:30`.
+        trigger: String,
+    },
+    /// Say how ticks have ended, the last first.
+    Ledger {
+        /// The job's name; nothing for all jobs.
+        job: Option<String>,
+        /// No more than so many, and no more than are kept in memory: 1,000 of all jobs together.
+        most: usize,
     },
     /// Say how things stand.
     Status,
@@ -54,6 +90,8 @@ pub enum Reply {
     },
     /// How things stand.
     Status(Status),
+    /// How ticks have ended.
+    Ledger(Vec<Entry>),
     /// There is nobody to ask any more: the combo has stopped.
     Stopped,
 }
@@ -119,24 +157,41 @@ pub enum MountState {
 pub struct JobStatus {
     /// Its name.
     pub name: String,
-    /// The next due instant, if there is one.
+    /// When it is due, as it was said.
+    pub trigger: String,
+    /// The next due instant, if one is known; the job's jitter is not in it.
     pub next: Option<Timestamp>,
-    /// Whether it is running now.
-    pub running: bool,
-    /// Ticks that ran to their end.
-    pub ran: u64,
-    /// Ticks that failed, panicked or were refused.
-    pub failed: u64,
-    /// Ticks left out because the one before was still running.
-    pub skipped: u64,
-    /// Due instants merged into a later tick.
-    pub missed: u64,
+    /// How many of its ticks are running now; those that wait for their next attempt are.
+    pub running: usize,
+    /// Why it is paused, if it is.
+    pub paused: Option<String>,
+    /// How many ticks in a row have failed or timed out.
+    pub failures: u32,
+    /// How its ticks have ended so far; those of earlier processes included, as far as the ledger goes.
+    pub counts: Counts,
+    /// How the last tick that was started ended.
+    pub last: Option<Entry>,
 }
 
 impl JobStatus {
     /// A job that has not yet had a tick.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), next: None, running: false, ran: 0, failed: 0, skipped: 0, missed: 0 }
+        Self {
+            name: name.into(),
+            trigger: String::new(),
+            next: None,
+            running: 0,
+            paused: None,
+            failures: 0,
+            counts: Counts::default(),
+            last: None,
+        }
+    }
+
+    /// How long after its due instant the last tick that was started, was.
+    #[must_use]
+    pub fn lateness(&self) -> Option<Duration> {
+        self.last.as_ref().map(|last| last.lateness)
     }
 }

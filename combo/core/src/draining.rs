@@ -1,11 +1,6 @@
 //! That the combo is about to stop, for apps and tasks that want to end well: a [`Draining`].
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
-};
-
-use event_listener::Event;
+use crate::flag::Flag;
 
 /// Whether the drain has begun, and waiting for it.
 ///
@@ -24,13 +19,7 @@ use event_listener::Event;
 /// # drop(told);
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Draining(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    begun: AtomicBool,
-    told: Event,
-}
+pub struct Draining(Flag);
 
 impl Draining {
     /// One that has not begun.
@@ -42,28 +31,18 @@ impl Draining {
     /// Whether it has begun.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.0.begun.load(SeqCst)
+        self.0.is_raised()
     }
 
     /// Waits until it begins; returns at once if it has. The future is on its own, so it can be given to
     /// whatever takes one, such as a server's graceful shutdown.
     pub fn wait(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
-        let draining = self.clone();
-        async move {
-            while !draining.is_draining() {
-                let told = draining.0.told.listen();
-                // It may have begun before anybody listened.
-                if !draining.is_draining() {
-                    told.await;
-                }
-            }
-        }
+        self.0.wait()
     }
 
     /// Tells all that wait. The combo calls this when its drain begins; tests of apps may as well.
     pub fn begin(&self) {
-        self.0.begun.store(true, SeqCst);
-        let _ = self.0.told.notify(usize::MAX);
+        self.0.raise();
     }
 }
 
@@ -71,7 +50,10 @@ impl Draining {
 mod tests {
     use std::{
         pin::pin,
-        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
         task::{Context, Poll, Wake},
     };
 
