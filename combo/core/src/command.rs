@@ -20,6 +20,8 @@ pub enum Command {
     RunJob {
         /// The job's name.
         name: String,
+        /// The due instant that its task is told; now, unless said.
+        due: Option<Timestamp>,
     },
     /// Start no more ticks of a job until it is resumed or the process is started again; one that runs is
     /// finished.

@@ -176,6 +176,39 @@ impl fmt::Display for Entry {
     }
 }
 
+/// A job keeps failing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Alert {
+    /// How its last tick ended.
+    pub last: Entry,
+    /// How many in a row have failed or timed out.
+    pub failures: u32,
+    /// Whether it has been paused because of that.
+    pub paused: bool,
+}
+
+impl Alert {
+    /// About the job that this entry is of.
+    #[must_use]
+    pub fn new(last: Entry, failures: u32, paused: bool) -> Self {
+        Self { last, failures, paused }
+    }
+}
+
+/// `` job `a` has failed 3 times in a row and is paused: no space left ``
+impl fmt::Display for Alert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { last, failures, paused } = self;
+        let paused = if *paused { " and is paused" } else { "" };
+        let why = last.outcome.why().unwrap_or_default();
+        match failures {
+            1 => write!(f, "job `{}` has failed{paused}: {why}", last.job),
+            _ => write!(f, "job `{}` has failed {failures} times in a row{paused}: {why}", last.job),
+        }
+    }
+}
+
 /// How often a job's ticks ended in which way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -260,6 +293,15 @@ mod tests {
         let mut entry = entry(Outcome::Ran);
         entry.changes = vec!["write `a` (1 bytes)".into(), "remove `b`".into()];
         assert_eq!(entry.to_string(), "job `clock` ran; write `a` (1 bytes), remove `b`");
+    }
+
+    #[test]
+    fn an_alert_is_a_sentence() {
+        let alert = |failures, paused| {
+            Alert::new(entry(Outcome::Failed { why: why() }), failures, paused).to_string()
+        };
+        assert_eq!(alert(1, false), "job `clock` has failed: the reason");
+        assert_eq!(alert(3, true), "job `clock` has failed 3 times in a row and is paused: the reason");
     }
 
     #[test]

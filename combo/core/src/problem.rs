@@ -61,6 +61,13 @@ pub enum Problem {
         /// What is wrong with it.
         fault: schedule::Fault,
     },
+    /// A job cannot be what was said of it.
+    Job {
+        /// The job.
+        job: String,
+        /// One sentence.
+        why: String,
+    },
     /// Two jobs have one name.
     JobTwice {
         /// The name.
@@ -112,9 +119,13 @@ impl fmt::Display for Problem {
                 write!(f, "mount `{pattern}` is taken twice: by {first} and by {second}")
             }
             Self::Target { pattern, why } => write!(f, "mount `{pattern}`: {why}"),
+            Self::Schedule { job, said, fault } if said.is_empty() => {
+                write!(f, "job `{job}` cannot have its schedule: {fault}")
+            }
             Self::Schedule { job, said, fault } => {
                 write!(f, "cannot understand schedule `{said}` of job `{job}`: {fault}")
             }
+            Self::Job { job, why } => write!(f, "job `{job}`: {why}"),
             Self::JobTwice { name } => write!(f, "job `{name}` is said twice"),
             Self::JobUnnamed => f.write_str("a job has no name"),
             Self::Hosted { job, why } => write!(f, "cannot host job `{job}`: {why}"),
@@ -216,6 +227,11 @@ mod tests {
                 Problem::Schedule { job: job(), said: said(), fault: schedule::Fault::Unknown },
                 "cannot understand schedule `x` of job `clock`: it begins with neither `every` nor `cron`, as in `every 4s` or `cron 30 3 * * *`",
             ),
+            (
+                Problem::Schedule { job: job(), said: String::new(), fault: schedule::Fault::Never },
+                "job `clock` cannot have its schedule: no instant ever matches it",
+            ),
+            (Problem::Job { job: job(), why: "no".into() }, "job `clock`: no"),
             (Problem::JobTwice { name: job() }, "job `clock` is said twice"),
             (Problem::JobUnnamed, "a job has no name"),
             (Problem::Hosted { job: job(), why: "no".into() }, "cannot host job `clock`: no"),

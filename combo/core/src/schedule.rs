@@ -86,6 +86,17 @@ pub struct Late {
     pub count: u64,
 }
 
+/// Due instants that have passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// The last of them, ascending.
+    pub last: Vec<Timestamp>,
+    /// How many.
+    pub count: u64,
+    /// Whether there are no more than that.
+    pub exact: bool,
+}
+
 impl Schedule {
     /// Every so often, on a grid aligned to the epoch.
     ///
@@ -151,6 +162,22 @@ impl Schedule {
                 Some(next.timestamp())
             }
         }
+    }
+
+    /// Stand-in.
+    #[must_use]
+    pub fn passed(&self, due: Timestamp, now: Timestamp, most: usize) -> Passed {
+        let mut passed = Passed { last: Vec::new(), count: 0, exact: true };
+        let mut next = Some(due).filter(|due| *due <= now);
+        while let Some(due) = next {
+            passed.last.push(due);
+            if passed.last.len() > most {
+                drop(passed.last.remove(0));
+            }
+            passed.count += 1;
+            next = self.next_after(due).filter(|due| *due <= now);
+        }
+        passed
     }
 
     /// The due instants from `due`, which is one, up to and with `now`: none if `due` lies ahead.

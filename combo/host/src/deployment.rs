@@ -1,16 +1,19 @@
 //! A deployment: what was said. A plain value; building it opens and runs nothing.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use combo_core::{BoxError, Draining, Schedule, Task};
+use combo_core::{
+    AfterFailures, Alert, BoxError, Change, Draining, Missed, OnDrain, Overlap, Policies, Retry, Schedule,
+    Task, Tick, Trigger, schedule::Fault,
+};
 use http::{Request, Response};
 use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    jobs::{ErasedTask, erase},
+    jobs::{ErasedTask, Keep, erase, erase_blocking},
     mount::{
         Inner, Target,
         layer::{Wrap, wrap},
@@ -20,6 +23,12 @@ use crate::{
 
 /// How long draining may take unless said otherwise.
 pub const DRAIN: Duration = Duration::from_secs(30);
+
+/// How many jobs may run at once unless said otherwise.
+pub const RUNNING_JOBS: usize = 256;
+
+/// What is done about a job that keeps failing.
+pub(crate) type OnAlert = Arc<dyn Fn(&Alert) + Send + Sync>;
 
 /// Endpoints, mounts, jobs and settings, as they were said.
 ///
@@ -34,6 +43,10 @@ pub struct Deployment {
     pub(crate) trusted_proxies: Vec<String>,
     pub(crate) proxy_headers: Option<Vec<String>>,
     pub(crate) jobs: Vec<Job>,
+    pub(crate) running_jobs: usize,
+    pub(crate) on_alert: Option<OnAlert>,
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) keep: Keep,
     pub(crate) root: Option<PathBuf>,
     pub(crate) workers: Option<usize>,
     pub(crate) drain: Duration,
@@ -53,6 +66,10 @@ impl Deployment {
             trusted_proxies: Vec::new(),
             proxy_headers: None,
             jobs: Vec::new(),
+            running_jobs: RUNNING_JOBS,
+            on_alert: None,
+            state: None,
+            keep: Keep::default(),
             root: None,
             workers: None,
             drain: DRAIN,
@@ -95,6 +112,41 @@ impl Deployment {
     /// Runs a job.
     pub fn job(mut self, job: Job) -> Self {
         self.jobs.push(job);
+        self
+    }
+
+    /// How many jobs may run at once; more wait until others have ended, and what they then have missed is
+    /// their own business: see [`Job::missed`]. Default: 256.
+    ///
+    /// A job that waits for its next attempt does not count. One whose task blocks its thread and cannot be
+    /// ended does.
+    pub fn running_jobs(mut self, most: usize) -> Self {
+        self.running_jobs = most;
+        self
+    }
+
+    /// What is done when a job keeps failing, beside the error in the log: see [`Job::after_failures`]. It is
+    /// called on the blocking pool, so it may wait.
+    pub fn on_alert(mut self, alert: impl Fn(&Alert) + Send + Sync + 'static) -> Self {
+        self.on_alert = Some(Arc::new(alert));
+        self
+    }
+
+    /// The folder where the combo keeps what it has to know after a restart: the ledger of all ticks. It is
+    /// made if it is not there. A relative path is under the root. Default: none, and the last 1,000 entries of
+    /// the ledger are kept in memory.
+    ///
+    /// With it, ticks that are due while no process runs are missed ticks (see [`Job::missed`]), a tick that was
+    /// running when the process was killed is recorded as cancelled, and the commands `jobs` and `ledger` say
+    /// what has happened. One process at a time may use it.
+    pub fn state(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.state = Some(folder.into());
+        self
+    }
+
+    /// How much of the ledger is kept in the state folder.
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.keep = keep;
         self
     }
 
@@ -209,29 +261,46 @@ pub struct Job {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) may_write: Vec<PathBuf>,
+    pub(crate) policies: Policies,
 }
 
 pub(crate) enum Kind {
     /// A task of ours.
-    Task { schedule: String, task: std::sync::Arc<dyn ErasedTask> },
+    Task { when: When, task: Arc<dyn ErasedTask> },
     /// Somebody else's job, or why there is none.
     #[cfg(feature = "tokio-cron-scheduler")]
     Hosted(Result<tokio_cron_scheduler::Job, String>),
 }
 
 impl Job {
-    /// A task on a schedule: `"every 4s"`, `"cron 30 3 * * *"`, or [`every`]`(secs(4))`. The grammar
-    /// is in [`combo_core::schedule`].
-    pub fn new(name: impl Into<String>, schedule: impl fmt::Display, task: impl Task) -> Self {
-        let kind = Kind::Task { schedule: schedule.to_string(), task: erase(task) };
-        Self { name: name.into(), kind, may_write: Vec::new() }
+    /// A task and what makes it due: `"every 4s"`, `"daily at 03:30 in Europe/Berlin"`, `"cron 30 3 * * *"`,
+    /// `"after 4s"`, `"at start"`, `"when static/list.csv changes"`, or a typed [`Schedule`] or [`Trigger`]. The
+    /// grammar is in [`combo_core::schedule`] and [`combo_core::trigger`].
+    pub fn new(name: impl Into<String>, when: impl Into<When>, task: impl Task) -> Self {
+        Self::of(name.into(), Kind::Task { when: when.into(), task: erase(task) })
+    }
+
+    /// The same for a function that blocks: it is called on the blocking pool, so it holds up nothing else.
+    ///
+    /// It cannot be ended from outside, only told to: [`Tick::cancel`]. If it goes on all the same its tick is
+    /// recorded as what it is, and it keeps its thread.
+    pub fn blocking<F>(name: impl Into<String>, when: impl Into<When>, task: F) -> Self
+    where
+        F: Fn(Tick) -> Result<Vec<Change>, BoxError> + Send + Sync + 'static,
+    {
+        Self::of(name.into(), Kind::Task { when: when.into(), task: erase_blocking(task) })
     }
 
     /// A `tokio_cron_scheduler::Job` as it is, or the `Result` of making one. Its own schedule says
-    /// when, its own code runs, and it does its own writing.
+    /// when, its own code runs, and it does its own writing. It has the same policies as others, but that
+    /// it cannot be ended from outside.
     #[cfg(feature = "tokio-cron-scheduler")]
     pub fn hosted(name: impl Into<String>, job: impl Into<Hosted>) -> Self {
-        Self { name: name.into(), kind: Kind::Hosted(job.into().0), may_write: Vec::new() }
+        Self::of(name.into(), Kind::Hosted(job.into().0))
+    }
+
+    fn of(name: String, kind: Kind) -> Self {
+        Self { name, kind, may_write: Vec::new(), policies: Policies::default() }
     }
 
     /// Lets the job's task change files in this folder. May be said more than once; without it a
@@ -239,6 +308,98 @@ impl Job {
     pub fn may_write(mut self, folder: impl Into<PathBuf>) -> Self {
         self.may_write.push(folder.into());
         self
+    }
+
+    /// What becomes of a tick that is due while the one before it runs. Default: it is skipped; for a trigger
+    /// that is an event, it waits.
+    pub fn overlap(mut self, overlap: Overlap) -> Self {
+        self.policies.overlap = Some(overlap);
+        self
+    }
+
+    /// What becomes of ticks whose time went by without a run: because no process ran, the machine was asleep,
+    /// the clock was put forward, the job was paused, or all was busy. Default: [`Missed::Merge`].
+    pub fn missed(mut self, missed: Missed) -> Self {
+        self.policies.missed = missed;
+        self
+    }
+
+    /// How long an attempt may take. Then its task is told to end, by [`Tick::cancel`], and after its
+    /// [`grace`](Self::grace) it is cut where it waits. Making the changes that it has asked for is not limited.
+    /// Default: no limit.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.policies.limit = Some(limit);
+        self
+    }
+
+    /// How long a task may take to end after it was told to. Default: 5 s.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.policies.grace = grace;
+        self
+    }
+
+    /// How often a tick that has failed or timed out is tried again. Default: not at all.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.policies.retry = Some(retry);
+        self
+    }
+
+    /// Starts every tick later than due, by a part of this that is always the same for one job on one host, so
+    /// that what is due at one instant does not start at one instant. Default: not at all.
+    pub fn jitter(mut self, most: Duration) -> Self {
+        self.policies.jitter = most;
+        self
+    }
+
+    /// What is done when so many ticks in a row have failed or timed out: once, until one has run. Default:
+    /// nothing.
+    pub fn after_failures(mut self, failures: u32, then: AfterFailures) -> Self {
+        self.policies.failures = Some((failures, then));
+        self
+    }
+
+    /// What becomes of a tick that runs when the combo stops. Default: it is waited for, within the budget.
+    pub fn on_drain(mut self, on_drain: OnDrain) -> Self {
+        self.policies.on_drain = on_drain;
+        self
+    }
+}
+
+/// What makes a job due: what [`Job::new`] takes.
+#[derive(Clone, Debug)]
+pub struct When {
+    /// As it was said; nothing if it was made.
+    pub(crate) said: String,
+    pub(crate) trigger: Result<Trigger, Fault>,
+}
+
+impl From<String> for When {
+    fn from(said: String) -> Self {
+        Self { trigger: said.parse(), said }
+    }
+}
+
+impl From<&str> for When {
+    fn from(said: &str) -> Self {
+        said.to_owned().into()
+    }
+}
+
+impl<T: Into<Trigger>> From<Result<T, Fault>> for When {
+    fn from(made: Result<T, Fault>) -> Self {
+        Self { said: String::new(), trigger: made.map(Into::into) }
+    }
+}
+
+impl From<Schedule> for When {
+    fn from(schedule: Schedule) -> Self {
+        Ok::<_, Fault>(schedule).into()
+    }
+}
+
+impl From<Trigger> for When {
+    fn from(trigger: Trigger) -> Self {
+        Ok::<_, Fault>(trigger).into()
     }
 }
 
@@ -275,15 +436,14 @@ impl<E: std::error::Error + 'static> From<Result<tokio_cron_scheduler::Job, E>> 
 
 /// The typed form of `"every 4s"`.
 #[must_use]
-pub fn every(interval: Duration) -> impl fmt::Display {
-    // One that a schedule cannot have is said as it is, and `plan` names it.
-    Schedule::every(interval).map_or_else(|_| format!("every {interval:?}"), |every| every.to_string())
+pub fn every(interval: Duration) -> When {
+    When { said: format!("every {interval:?}"), trigger: Schedule::every(interval).map(Trigger::from) }
 }
 
 /// The typed form of `"cron 30 3 * * *"`.
 #[must_use]
-pub fn cron(expression: &str) -> impl fmt::Display + use<> {
-    format!("cron {expression}")
+pub fn cron(expression: &str) -> When {
+    format!("cron {expression}").into()
 }
 
 /// So many seconds.

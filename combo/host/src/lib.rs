@@ -74,9 +74,9 @@ pub use cli::main;
 pub use combo_core::*;
 #[cfg(feature = "tokio-cron-scheduler")]
 pub use deployment::Hosted;
-pub use deployment::{DRAIN, Deployment, Job, cron, every, millis, secs};
+pub use deployment::{DRAIN, Deployment, Job, RUNNING_JOBS, When, cron, every, millis, secs};
 pub use error::{Error, Errors};
-pub use jobs::{Entry, Outcome};
+pub use jobs::Keep;
 pub use plan::Plan;
 pub use run::{Handle, start};
 pub use serve::{

@@ -8,13 +8,14 @@ use std::{
 };
 
 use crate::{
-    deployment::{Deployment, Job, Kind},
-    jobs::ErasedTask,
+    deployment::{Deployment, Job, Kind, OnAlert},
+    jobs::{ErasedTask, Keep},
     mount::{Target, layer::Wrap},
     serve::{limits::Limits, proxies::Proxies},
 };
 use combo_core::{
-    Draining, Endpoint, Pattern, Problem, Problems, Schedule, Timestamp, pattern::Host, schedule,
+    Draining, Endpoint, Overlap, Pattern, Policies, Problem, Problems, Timestamp, Trigger, pattern::Host,
+    trigger::Event,
 };
 
 /// More threads than this have never served anybody.
@@ -34,6 +35,10 @@ pub struct Plan {
     /// As they were said.
     pub(crate) trusted_proxies: Vec<String>,
     pub(crate) jobs: Vec<PlannedJob>,
+    pub(crate) running_jobs: usize,
+    pub(crate) on_alert: Option<OnAlert>,
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) keep: Keep,
     pub(crate) root: Option<PathBuf>,
     pub(crate) workers: Option<usize>,
     pub(crate) drain: Duration,
@@ -49,7 +54,8 @@ pub(crate) struct PlannedMount {
 
 pub(crate) struct PlannedJob {
     pub(crate) name: String,
-    pub(crate) schedule: Schedule,
+    pub(crate) trigger: Trigger,
+    pub(crate) policies: Policies,
     pub(crate) may_write: Vec<PathBuf>,
     pub(crate) work: PlannedWork,
 }
@@ -85,6 +91,9 @@ impl Deployment {
         if let Some(workers) = self.workers.filter(|workers| !(1..=MOST_WORKERS).contains(workers)) {
             problems.push(Problem::Setting { name: "workers", said: workers.to_string(), must: "1 to 1024" });
         }
+        if self.running_jobs == 0 {
+            problems.push(Problem::Setting { name: "running_jobs", said: "0".into(), must: "at least 1" });
+        }
         let faults = self.limits.faults().into_iter();
         problems.extend(faults.map(|(name, said, must)| Problem::Setting { name, said, must }));
         let plan = Plan {
@@ -95,6 +104,10 @@ impl Deployment {
             proxies,
             trusted_proxies: self.trusted_proxies,
             jobs,
+            running_jobs: self.running_jobs,
+            on_alert: self.on_alert,
+            state: self.state,
+            keep: self.keep,
             root: self.root,
             workers: self.workers,
             drain: self.drain.min(LONGEST_DRAIN),
@@ -171,36 +184,72 @@ fn mounts(said: Vec<(String, Target)>, problems: &mut Vec<Problem>) -> Vec<Plann
 fn jobs(said: Vec<Job>, problems: &mut Vec<Problem>) -> Vec<PlannedJob> {
     let mut jobs: Vec<PlannedJob> = Vec::with_capacity(said.len());
     let mut names = std::collections::HashSet::with_capacity(said.len());
-    for Job { name, kind, may_write } in said {
+    for Job { name, kind, may_write, policies } in said {
         if name.is_empty() {
             problems.push(Problem::JobUnnamed);
         } else if !names.insert(name.clone()) {
             problems.push(Problem::JobTwice { name: name.clone() });
         }
+        let faults = policies.faults().into_iter();
+        problems.extend(faults.map(|why| Problem::Job { job: name.clone(), why }));
         let planned = match kind {
-            Kind::Task { schedule: said, task } => {
+            Kind::Task { when, task } => {
                 let outside = task.writes().into_iter().filter(|path| !lies_in(path, &may_write));
                 problems.extend(outside.map(|path| Problem::WritesOutside {
                     job: name.clone(),
                     path,
                     may: may_write.clone(),
                 }));
-                let schedule: Result<Schedule, schedule::Fault> = said.parse();
-                schedule
-                    .map_err(|fault| Problem::Schedule { job: name.clone(), said, fault })
-                    .map(|schedule| (schedule, PlannedWork::Task(task)))
+                when.trigger
+                    .map_err(|fault| Problem::Schedule { job: name.clone(), said: when.said, fault })
+                    .map(|trigger| (trigger, PlannedWork::Task(task)))
             }
             #[cfg(feature = "tokio-cron-scheduler")]
             Kind::Hosted(job) => job
-                .and_then(|job| Ok((crate::jobs::hosted::plan(&job)?, PlannedWork::Hosted(job))))
+                .and_then(|job| Ok((crate::jobs::hosted::plan(&job)?.into(), PlannedWork::Hosted(job))))
                 .map_err(|why| Problem::Hosted { job: name.clone(), why }),
         };
         match planned {
-            Ok((schedule, work)) => jobs.push(PlannedJob { name, schedule, may_write, work }),
+            Ok((trigger, work)) => jobs.push(PlannedJob { name, trigger, policies, may_write, work }),
             Err(problem) => problems.push(problem),
         }
     }
+    followers(&jobs, problems);
     jobs
+}
+
+/// Whoever is due when another has run needs one, and not himself at last.
+fn followers(jobs: &[PlannedJob], problems: &mut Vec<Problem>) {
+    let leaders: std::collections::HashMap<&str, &str> = jobs
+        .iter()
+        .filter_map(|job| match &job.trigger {
+            Trigger::Event(Event::After(leader)) => Some((&*job.name, &**leader)),
+            _ => None,
+        })
+        .collect();
+    let names: std::collections::HashSet<&str> = jobs.iter().map(|job| &*job.name).collect();
+    for job in jobs {
+        let Some(leader) = leaders.get(&*job.name) else { continue };
+        let mut way = vec![&*job.name, leader];
+        // Circles that this job only leads to are the problem of those in them.
+        while let Some(next) =
+            way.last().and_then(|last| leaders.get(last)).filter(|_| way.len() <= leaders.len())
+        {
+            if way.last() == Some(&&*job.name) {
+                break;
+            }
+            way.push(next);
+        }
+        let why = if !names.contains(leader) {
+            format!("there is no job `{leader}` to run after")
+        } else if way.last() == Some(&&*job.name) {
+            let way: Vec<_> = way[1..].iter().map(|name| format!("`{name}`")).collect();
+            format!("it runs after itself: {}", way.join(" after "))
+        } else {
+            continue;
+        };
+        problems.push(Problem::Job { job: job.name.clone(), why });
+    }
 }
 
 /// By their text alone; links are looked at when the folders are opened.
@@ -296,34 +345,47 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
     }
     let width = plan.jobs.iter().map(|job| job.name.len()).max().unwrap_or_default();
     for job in &plan.jobs {
-        writeln!(f, "  {:width$}  {}", job.name, job.schedule)?;
+        let line = |f: &mut fmt::Formatter<'_>, said: &str| writeln!(f, "  {:width$}    {said}", "");
+        writeln!(f, "  {:width$}  {}", job.name, job.trigger)?;
         match &job.work {
-            PlannedWork::Task(_) if job.may_write.is_empty() => {
-                writeln!(f, "  {:width$}    writes nothing", "")?;
-            }
+            PlannedWork::Task(_) if job.may_write.is_empty() => line(f, "writes nothing")?,
             PlannedWork::Task(_) => {
                 let folders: Vec<_> =
                     job.may_write.iter().map(|path| format!("`{}`", path.display())).collect();
-                writeln!(f, "  {:width$}    may write {}", "", folders.join(", "))?;
+                line(f, &format!("may write {}", folders.join(", ")))?;
             }
             #[cfg(feature = "tokio-cron-scheduler")]
-            PlannedWork::Hosted(_) => {
-                writeln!(f, "  {:width$}    a tokio-cron-scheduler job: does its own writing", "")?;
-            }
+            PlannedWork::Hosted(_) => line(f, "a tokio-cron-scheduler job: does its own writing")?,
         }
-        if let Some(now) = now {
-            let next =
-                std::iter::successors(job.schedule.next_after(now), |due| job.schedule.next_after(*due));
+        for said in policies(&job.policies) {
+            line(f, &said)?;
+        }
+        if let (Some(now), Trigger::Schedule(schedule)) = (now, &job.trigger) {
+            let next = std::iter::successors(schedule.next_after(now), |due| schedule.next_after(*due));
             let next: Vec<_> = next.take(3).map(|due| due.to_string()).collect();
-            writeln!(
-                f,
-                "  {:width$}    next {}",
-                "",
-                if next.is_empty() { "never".into() } else { next.join(", ") }
-            )?;
+            let next = if next.is_empty() { "never".into() } else { next.join(", ") };
+            line(f, &format!("next {next}"))?;
         }
     }
+    if let Some(state) = &plan.state {
+        writeln!(f, "\nkeeps its ledger in `{}`", state.display())?;
+    }
     writeln!(f, "\ndrains within {:?}", plan.drain)
+}
+
+/// What was said of them beside the defaults.
+pub(crate) fn policies(policies: &Policies) -> Vec<String> {
+    let Policies { overlap, missed, limit, grace, retry, jitter, failures, on_drain, .. } = policies;
+    let usual = Policies::default();
+    let mut said: Vec<String> = Vec::new();
+    said.extend(overlap.as_ref().map(Overlap::to_string));
+    said.extend((*missed != usual.missed).then(|| missed.to_string()));
+    said.extend(limit.map(|limit| format!("may take {limit:?}, and {grace:?} to end")));
+    said.extend(retry.map(|retry| retry.to_string()));
+    said.extend((!jitter.is_zero()).then(|| format!("up to {jitter:?} later than due")));
+    said.extend(failures.map(|(count, then)| format!("{then} after {count} failures in a row")));
+    said.extend((*on_drain != usual.on_drain).then(|| "is not waited for at the stop".to_owned()));
+    said
 }
 
 #[cfg(test)]
@@ -441,16 +503,35 @@ mod tests {
     #[test]
     fn an_interval_that_cannot_be_is_a_problem() {
         let with = |interval| small().job(Job::new("a", every(interval), Writes("b/c")).may_write("b"));
+        let why = "an interval is a whole number of milliseconds, at least 1ms";
+        for (interval, said) in [(Duration::ZERO, "0ns"), (Duration::from_micros(1_500), "1.5ms")] {
+            check(
+                with(interval),
+                &[&*format!("cannot understand schedule `every {said}` of job `a`: {why}")],
+            );
+        }
+    }
+
+    #[test]
+    fn policies_that_cannot_be_meant_are_problems() {
+        let job = |name, when| Job::new(name, when, Writes("b/c")).may_write("b");
         check(
-            with(Duration::ZERO),
+            small()
+                .running_jobs(0)
+                .job(job("a", "after job b"))
+                .job(job("b", "after job c"))
+                .job(job("c", "after job b"))
+                .job(job("d", "after job d"))
+                .job(job("e", "after job x"))
+                .job(job("f", "every 4s").overlap(Overlap::Allow(0)).time_limit(Duration::ZERO)),
             &[
-                "cannot understand schedule `every 0ns` of job `a`: `0ns` is not an interval, such as 4s, 250ms, 1h30m or minute",
-            ],
-        );
-        check(
-            with(Duration::from_micros(1_500)),
-            &[
-                "cannot understand schedule `every 1.5ms` of job `a`: `1.5ms` is not an interval, such as 4s, 250ms, 1h30m or minute",
+                "job `f`: it allows 0 at once, so it would never run",
+                "job `f`: its time limit is nothing",
+                "job `b`: it runs after itself: `c` after `b`",
+                "job `c`: it runs after itself: `b` after `c`",
+                "job `d`: it runs after itself: `d`",
+                "job `e`: there is no job `x` to run after",
+                "running_jobs cannot be `0`: it must be at least 1",
             ],
         );
     }

@@ -12,18 +12,22 @@ use std::{
     time::Duration,
 };
 
-use combo_core::{BoxError, Command, Draining, MountState, Pattern, Reply, Site, Status, Timestamp};
+use combo_core::{
+    Alert, BoxError, Cancel, Command, Draining, Entry, MountState, Outcome, Pattern, Reply, Site, Status,
+    Timestamp,
+};
 use futures_util::FutureExt;
 use http::HeaderValue;
 use tokio::{
     runtime::{self, Runtime},
     sync::{Semaphore, mpsc, oneshot, watch as channel},
-    task::{AbortHandle, JoinSet},
+    task::JoinSet,
 };
 
 use crate::{
+    deployment::OnAlert,
     error::{Error, Errors, Kind},
-    jobs::{self, Entry, Folders, Outcome, Work},
+    jobs::{self, Act, Begin, Begun, Ended, Folders, Journal, Past, Terms, Whom, Work},
     mount::{Recipe, Target, layer::Wrap},
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
@@ -34,7 +38,7 @@ use crate::{
         route::Routes,
         worker::{self, Assignment, Desk, Message, said},
     },
-    step::{Caller, Effect, Event, State, Whom},
+    step::{Caller, Effect, Event, State},
     swap::{Ground, swap},
     watch::{Watch, watch},
 };
@@ -153,10 +157,11 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
     let threads = Threads { threads, desks: desks.clone(), names, tallies, release };
     let host = runtime::Handle::current();
     let deeds =
-        Deeds::new(opened.jobs, opened.names, opened.ground, desks, opened.told, host, events.clone());
+        Deeds::new(opened.tasks, opened.names, opened.ground, desks, opened.told, host, events.clone());
     let (ready, readied) = oneshot::channel();
     let watching = Watch {
-        state: State::new(opened.timetable, opened.drain, Timestamp::now()).with_mounts(opened.mounts),
+        state: State::new(opened.standing, opened.running_jobs, opened.drain, Timestamp::now())
+            .with_mounts(opened.mounts),
         deeds,
         listeners: opened.listeners,
         connections: opened.connections,
@@ -184,8 +189,9 @@ fn one(what: &'static str) -> impl Fn(io::Error) -> Errors {
 /// Everything that a plan needs, opened; no thread has been started.
 pub(crate) struct Opened {
     pub(crate) house: House,
-    pub(crate) jobs: Vec<Arc<Work>>,
-    pub(crate) timetable: Vec<(Arc<str>, combo_core::Schedule)>,
+    pub(crate) tasks: Tasks,
+    pub(crate) standing: Vec<(Terms, Past)>,
+    pub(crate) running_jobs: usize,
     pub(crate) names: Vec<String>,
     pub(crate) ground: Ground,
     /// Their patterns and what is behind them.
@@ -195,6 +201,15 @@ pub(crate) struct Opened {
     pub(crate) drain: Duration,
     /// Who is told of the drain.
     pub(crate) told: Vec<Draining>,
+}
+
+/// What jobs do, and where it is written down.
+pub(crate) struct Tasks {
+    pub(crate) jobs: Vec<Arc<Work>>,
+    pub(crate) journal: Journal,
+    pub(crate) on_alert: Option<OnAlert>,
+    /// Who else wants to know how ticks end.
+    pub(crate) heard: Option<mpsc::UnboundedSender<Entry>>,
 }
 
 /// What every worker is made from.
@@ -251,10 +266,11 @@ impl Opened {
         // Before a request is routed it is in a layer at most.
         names.push("the layers around all mounts".to_owned());
         let routes = Arc::new(Routes::new(plan.mounts.iter().map(|mount| &mount.pattern)));
-        let timetable =
-            plan.jobs.iter().map(|job| (job.name.as_str().into(), job.schedule.clone())).collect();
-        let mut jobs = Vec::with_capacity(plan.jobs.len());
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let (mut jobs, mut standing) =
+            (Vec::with_capacity(plan.jobs.len()), Vec::with_capacity(plan.jobs.len()));
         for job in plan.jobs {
+            standing.push((terms(&job, &host), Past::default()));
             match work(job, &root, layer).await {
                 Ok(work) => jobs.push(Arc::new(work)),
                 Err(error) => errors.push(error),
@@ -301,7 +317,21 @@ impl Opened {
         let (drain, mut told) = (plan.drain, plan.told);
         told.push(draining.clone());
         let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, tallies, draining };
-        Ok(Self { house, jobs, timetable, names, ground, mounts, listeners, connections, drain, told })
+        let tasks = Tasks { jobs, journal: Journal::none(), on_alert: plan.on_alert, heard: None };
+        let running_jobs = plan.running_jobs;
+        Ok(Self {
+            house,
+            tasks,
+            standing,
+            running_jobs,
+            names,
+            ground,
+            mounts,
+            listeners,
+            connections,
+            drain,
+            told,
+        })
     }
 }
 
@@ -356,6 +386,13 @@ pub(crate) async fn recipe(
         over.into_iter().filter(|folder| folder.is_dir()).chain([real]).collect()
     };
     Ok((target.recipe(resolve, tally).map_err(refused)?, telling))
+}
+
+/// What the roster has to know of a job.
+fn terms(job: &PlannedJob, host: &str) -> Terms {
+    let name: Arc<str> = job.name.as_str().into();
+    let offset = job.policies.offset(&name, host);
+    Terms { name, trigger: job.trigger.clone(), policies: Arc::new(job.policies.clone()), offset }
 }
 
 async fn work(job: PlannedJob, root: &Path, layer: Option<&Path>) -> Result<Work, Error> {
@@ -510,7 +547,7 @@ impl Threads {
 
 /// Performs effects. The same for the watch and for the rig.
 pub(crate) struct Deeds {
-    jobs: Vec<Arc<Work>>,
+    tasks: Tasks,
     /// The patterns of the mounts.
     names: Vec<String>,
     ground: Arc<Ground>,
@@ -518,7 +555,8 @@ pub(crate) struct Deeds {
     told: Vec<Draining>,
     host: runtime::Handle,
     events: mpsc::UnboundedSender<Event>,
-    running: HashMap<usize, AbortHandle>,
+    /// How to cut what runs.
+    cuts: HashMap<u64, Cancel>,
     accepting: Option<(channel::Sender<bool>, JoinSet<io::Result<()>>)>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -532,7 +570,7 @@ pub(crate) enum Flow {
 
 impl Deeds {
     pub(crate) fn new(
-        jobs: Vec<Arc<Work>>,
+        tasks: Tasks,
         names: Vec<String>,
         ground: Ground,
         desks: Vec<Desk>,
@@ -541,8 +579,8 @@ impl Deeds {
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let (clock, ground) = (Arc::new(Timestamp::now), Arc::new(ground));
-        let (running, accepting) = (HashMap::new(), None);
-        Self { jobs, names, ground, desks, told, host, events, running, accepting, clock }
+        let (cuts, accepting) = (HashMap::new(), None);
+        Self { tasks, names, ground, desks, told, host, events, cuts, accepting, clock }
     }
 
     /// Another clock, for the rig.
@@ -565,15 +603,7 @@ impl Deeds {
 
     pub(crate) fn perform(&mut self, effect: Effect) -> Flow {
         match effect {
-            Effect::Start { job, tick } => {
-                let (work, events, clock) = (self.jobs[job].clone(), self.events.clone(), self.clock.clone());
-                let task = self.host.spawn(async move {
-                    let ended = jobs::run(work, tick, move || clock()).await;
-                    let _ = events.send(Event::TaskEnded { job, ended });
-                });
-                drop(self.running.insert(job, task.abort_handle()));
-            }
-            Effect::Report { entry } => report(&entry),
+            Effect::Job(act) => self.act(act),
             Effect::Reply { caller, mut reply } => {
                 if let Reply::Status(status) = &mut reply {
                     self.count(status);
@@ -609,11 +639,6 @@ impl Deeds {
             Effect::SayWhom { tasks } => self.say_whom("waiting for", &tasks),
             Effect::Cut { tasks } => {
                 self.say_whom("cutting", &tasks);
-                for Whom { job, .. } in tasks {
-                    if let Some(task) = self.running.remove(&job) {
-                        task.abort();
-                    }
-                }
                 for desk in &self.desks {
                     desk.tell(Message::Cut);
                 }
@@ -621,6 +646,57 @@ impl Deeds {
             Effect::Stop => return Flow::Over,
         }
         Flow::On
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Start { job, run, tick, asked, exclusive } => {
+                let (work, events, clock) =
+                    (self.tasks.jobs[job].clone(), self.events.clone(), self.clock.clone());
+                let (journal, cut) = (self.tasks.journal.clone(), Cancel::new());
+                drop(self.cuts.insert(run, cut.clone()));
+                drop(self.host.spawn(async move {
+                    let (name, due, start) = (work.name.clone(), tick.due, tick.now);
+                    let (count, missed, attempt) = (tick.count, tick.missed, tick.attempt);
+                    let begun =
+                        Begun { run, job: name, due, start, count, missed, attempt, asked, exclusive };
+                    let ended = match journal.begin(begun).await {
+                        Begin::Go => jobs::run(work, tick, cut, move || clock()).await,
+                        Begin::Held => Ended::held(clock()),
+                    };
+                    let _ = events.send(Event::TaskEnded { job, run, ended });
+                }));
+            }
+            Act::Tell { cancel } => cancel.cancel(),
+            Act::Cut { run } => {
+                if let Some(cut) = self.cuts.get(&run) {
+                    cut.cancel();
+                }
+            }
+            Act::Record { run, entry, .. } => {
+                if let Some(run) = run {
+                    drop(self.cuts.remove(&run));
+                }
+                report(&entry);
+                if let Some(heard) = &self.tasks.heard {
+                    let _ = heard.send(entry.clone());
+                }
+                self.tasks.journal.end(run, entry);
+            }
+            Act::Again { job, outcome, attempt, wait } => {
+                let job = &self.tasks.jobs[job].name;
+                tracing::warn!(target: "jobs", %job, attempt, again_after_ms = millis(wait), "{outcome}");
+            }
+            Act::Alert { entry, failures, paused, .. } => {
+                let alert = Alert::new(entry, failures, paused);
+                tracing::error!(target: "jobs", job = %alert.last.job, failures, paused, "{alert}");
+                if let Some(on_alert) = self.tasks.on_alert.clone() {
+                    // Its panic is in the log.
+                    drop(self.host.spawn_blocking(move || on_alert(&alert)));
+                }
+            }
+            Act::Known { job, trigger } => self.tasks.journal.known(job, &trigger, (self.clock)()),
+        }
     }
 
     /// What only the workers know.
@@ -664,7 +740,7 @@ impl Deeds {
 
     fn say_whom(&self, what: &str, tasks: &[Whom]) {
         for Whom { job, age } in tasks {
-            tracing::info!(job = %self.jobs[*job].name, seconds = age.as_secs(), "{what} a task");
+            tracing::info!(job = %self.tasks.jobs[*job].name, seconds = age.as_secs(), "{what} a task");
         }
         for desk in &self.desks {
             for (whom, all) in [("requests", desk.in_flight()), ("upgraded connections", desk.upgraded())] {
@@ -699,21 +775,27 @@ impl Deeds {
     }
 }
 
-/// One line per tick.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One line per tick, or per row of ticks that were skipped or missed.
 fn report(entry: &Entry) {
-    let Entry { job, due, missed, outcome, .. } = entry;
-    let late = u64::try_from(entry.lateness().as_micros()).unwrap_or(u64::MAX);
+    let Entry { job, due, missed, ticks, attempt, outcome, .. } = entry;
+    let late = u64::try_from(entry.lateness.as_micros()).unwrap_or(u64::MAX);
     let took = u64::try_from(entry.took().as_micros()).unwrap_or(u64::MAX);
     let missed = (*missed > 0).then_some(*missed);
+    let attempt = (*attempt > 1).then_some(*attempt);
+    let ticks = (*ticks > 1).then_some(*ticks);
     match outcome {
         Outcome::Ran => {
-            tracing::info!(target: "jobs", %job, %due, late_us = late, took_us = took, missed, "{outcome}");
+            tracing::info!(target: "jobs", %job, %due, late_us = late, took_us = took, missed, attempt, "{outcome}");
         }
-        Outcome::Skipped { .. } | Outcome::Cancelled => {
-            tracing::warn!(target: "jobs", %job, %due, missed, "{outcome}");
+        Outcome::Skipped { .. } | Outcome::Missed { .. } | Outcome::Cancelled { .. } => {
+            tracing::warn!(target: "jobs", %job, %due, ticks, "{outcome}");
         }
-        Outcome::Failed { .. } | Outcome::Panicked { .. } | Outcome::Refused { .. } => {
-            tracing::error!(target: "jobs", %job, %due, late_us = late, took_us = took, missed, "{outcome}");
+        _ => {
+            tracing::error!(target: "jobs", %job, %due, late_us = late, took_us = took, missed, attempt, "{outcome}");
         }
     }
 }

@@ -1,22 +1,20 @@
 //! Everything that can happen to a running combo, and what is done about it. Pure: events and the
 //! time go in, effects come out; `run` performs them. Requests do not pass through here.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use combo_core::{
-    Command, JobStatus, MountState, MountStatus, Pattern, Reply, Schedule, Status, Tick, Timestamp,
-};
+use combo_core::{Command, MountState, MountStatus, Pattern, Reply, Status, Timestamp, Trigger};
 use tokio::sync::oneshot;
 
 use crate::{
-    jobs::{Due, Ended, Entry, Ledger, Outcome, Timetable, ledger::KEPT},
+    jobs::{Act, Ended, Ledger, Past, Roster, Terms, Whom, ledger::KEPT},
     mount::Target,
 };
 
 /// How often a drain says whom it waits for.
 const WORD: Duration = Duration::from_secs(1);
 
-/// Of so many mounts all are named to whoever asks for one that there is not; of more, the closest.
+/// Of so many mounts or jobs all are named to whoever asks for one that there is not; of more, the closest.
 const ALL: usize = 8;
 const CLOSEST: usize = 3;
 
@@ -26,10 +24,14 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Something that happened.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// Everything serves.
+    Started,
     /// The alarm rang, or the wall clock was set.
     Woke,
-    /// A tick ended.
-    TaskEnded { job: usize, ended: Ended },
+    /// An attempt at a tick ended.
+    TaskEnded { job: usize, run: u64, ended: Ended },
+    /// A file that a job waits for has changed.
+    FileChanged { job: usize },
     /// Somebody said a command.
     Asked { command: Command, caller: Caller },
     /// Somebody wants another target behind a mount.
@@ -43,10 +45,8 @@ pub(crate) enum Event {
 /// Something to do.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// Run a task.
-    Start { job: usize, tick: Tick },
-    /// Put a line into the log.
-    Report { entry: Entry },
+    /// Do something about a job.
+    Job(Act),
     /// Answer a command.
     Reply { caller: Caller, reply: Reply },
     /// Have a mount answer in another way, on every worker; then answer the command.
@@ -61,13 +61,6 @@ pub(crate) enum Effect {
     Cut { tasks: Vec<Whom> },
     /// Everything has ended, or will not.
     Stop,
-}
-
-/// A job whose task is running, and for how long it has been.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Whom {
-    pub(crate) job: usize,
-    pub(crate) age: Duration,
 }
 
 /// Who waits for a reply, if anybody.
@@ -108,13 +101,8 @@ pub(crate) struct Alarm {
 /// What a running combo remembers.
 #[derive(Debug)]
 pub(crate) struct State {
-    names: Vec<Arc<str>>,
     mounts: Vec<Post>,
-    timetable: Timetable,
-    /// Per job, the tick that is running, and since when.
-    running: Vec<Option<(Tick, Duration)>>,
-    /// Per job, how many ticks there were.
-    counts: Vec<u64>,
+    roster: Roster,
     ledger: Ledger,
     budget: Duration,
     phase: Phase,
@@ -134,21 +122,17 @@ struct Post {
 enum Phase {
     Serving,
     Draining { until: Duration, word: Duration, empty: bool },
-    Cutting { until: Duration },
+    Cutting { until: Duration, empty: bool },
     Stopped,
 }
 
 impl State {
-    pub(crate) fn new(jobs: Vec<(Arc<str>, Schedule)>, budget: Duration, now: Timestamp) -> Self {
-        let (names, schedules): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-        let count = names.len();
+    /// With so many jobs at most running at once, and so long for a drain.
+    pub(crate) fn new(jobs: Vec<(Terms, Past)>, most: usize, budget: Duration, now: Timestamp) -> Self {
         Self {
-            names,
             mounts: Vec::new(),
-            timetable: Timetable::new(schedules, now),
-            running: vec![None; count],
-            counts: vec![0; count],
-            ledger: Ledger::new(count, KEPT),
+            roster: Roster::new(jobs, most, now),
+            ledger: Ledger::new(KEPT),
             budget,
             phase: Phase::Serving,
         }
@@ -161,22 +145,25 @@ impl State {
         self
     }
 
-    pub(crate) fn alarm(&self) -> Alarm {
-        match self.phase {
-            Phase::Serving => Alarm { wall: self.timetable.next(), mono: None },
-            Phase::Draining { until, word, .. } => Alarm { wall: None, mono: Some(until.min(word)) },
-            Phase::Cutting { until } => Alarm { wall: None, mono: Some(until) },
-            Phase::Stopped => Alarm { wall: None, mono: None },
-        }
+    pub(crate) fn alarm(&mut self) -> Alarm {
+        let (wall, timer) = self.roster.alarm();
+        let budget = match self.phase {
+            Phase::Serving => None,
+            Phase::Draining { until, word, .. } => Some(until.min(word)),
+            Phase::Cutting { until, .. } => Some(until),
+            Phase::Stopped => return Alarm { wall: None, mono: None },
+        };
+        Alarm { wall, mono: budget.into_iter().chain(timer).min() }
     }
 
-    /// Whose task is running.
-    fn running(&self, now: Now) -> Vec<Whom> {
-        let whom = |(job, running): (usize, &Option<(Tick, Duration)>)| {
-            let age = now.mono.saturating_sub(running.as_ref()?.1);
-            Some(Whom { job, age })
-        };
-        self.running.iter().enumerate().filter_map(whom).collect()
+    /// The work of jobs, with what is recorded of it also recorded here.
+    fn recorded(&mut self, acts: Vec<Act>) -> Vec<Effect> {
+        for act in &acts {
+            if let Act::Record { entry, .. } = act {
+                self.ledger.record(entry.clone());
+            }
+        }
+        acts.into_iter().map(Effect::Job).collect()
     }
 
     #[cfg(feature = "testing")]
@@ -184,19 +171,18 @@ impl State {
         &self.ledger
     }
 
+    fn entries(&self, job: Option<&str>, most: usize) -> Reply {
+        match job {
+            Some(name) if self.roster.named(name).is_none() => refused(format!("there is no job `{name}`")),
+            job => Reply::Ledger(self.ledger.last(job, most)),
+        }
+    }
+
     fn status(&self) -> Status {
         let mut status = Status::default();
         status.draining = self.phase != Phase::Serving;
         status.mounts = self.mounts.iter().map(Post::status).collect();
-        status.jobs = (0..self.names.len()).map(|job| self.job_status(job)).collect();
-        status
-    }
-
-    fn job_status(&self, job: usize) -> JobStatus {
-        let mut status = JobStatus::new(&*self.names[job]);
-        status.next = self.timetable.next_of(job);
-        status.running = self.running[job].is_some();
-        self.ledger.counts(job).fill(&mut status);
+        status.jobs = self.roster.status();
         status
     }
 }
@@ -204,8 +190,21 @@ impl State {
 /// What is done about an event.
 pub(crate) fn step(event: Event, state: &mut State, now: Now) -> Vec<Effect> {
     match event {
+        Event::Started => {
+            let acts = state.roster.started(now);
+            state.recorded(acts)
+        }
         Event::Woke => woke(state, now),
-        Event::TaskEnded { job, ended } => task_ended(job, ended, state),
+        Event::TaskEnded { job, run, ended } => {
+            let acts = state.roster.ended(job, run, ended, now);
+            let mut effects = state.recorded(acts);
+            effects.extend(stop_if_over(state));
+            effects
+        }
+        Event::FileChanged { job } => {
+            let acts = state.roster.file_changed(job, now);
+            state.recorded(acts)
+        }
         Event::Asked { command, caller } => asked(command, caller, state, now),
         Event::SwapAsked { mount, target, caller } => vec![swap_asked(&mount, target, caller, state)],
         Event::Swapped { mount, swapped, caller } => vec![swapped_or_not(mount, swapped, caller, state)],
@@ -214,94 +213,60 @@ pub(crate) fn step(event: Event, state: &mut State, now: Now) -> Vec<Effect> {
 }
 
 fn woke(state: &mut State, now: Now) -> Vec<Effect> {
+    let acts = if state.phase == Phase::Stopped { Vec::new() } else { state.roster.woke(now) };
+    let mut effects = state.recorded(acts);
     match &mut state.phase {
-        Phase::Serving => {
-            let due = state.timetable.take(now.wall);
-            due.into_iter().map(|due| tick(due, state, now)).collect()
-        }
-        Phase::Draining { until, .. } if now.mono >= *until => cut(state, now),
+        Phase::Draining { until, .. } if now.mono >= *until => effects.extend(cut(state, now)),
         Phase::Draining { word, .. } if now.mono >= *word => {
             *word = now.mono + WORD;
-            vec![Effect::SayWhom { tasks: state.running(now) }]
+            effects.push(Effect::SayWhom { tasks: state.roster.running(now) });
+            effects.extend(stop_if_over(state));
         }
-        Phase::Cutting { until } if now.mono >= *until => {
+        Phase::Cutting { until, .. } if now.mono >= *until => {
+            let acts = state.roster.give_up(now);
+            effects.extend(state.recorded(acts));
             state.phase = Phase::Stopped;
-            vec![Effect::Stop]
+            effects.push(Effect::Stop);
         }
-        Phase::Draining { .. } | Phase::Cutting { .. } | Phase::Stopped => Vec::new(),
+        Phase::Draining { .. } | Phase::Cutting { .. } => effects.extend(stop_if_over(state)),
+        Phase::Serving | Phase::Stopped => {}
     }
-}
-
-/// A tick is started, or skipped where the one before it is still running.
-fn tick(due: Due, state: &mut State, now: Now) -> Effect {
-    let Due { job, due, missed } = due;
-    state.counts[job] += 1;
-    let mut tick = Tick::at(due);
-    (tick.now, tick.count, tick.missed) = (now.wall, state.counts[job], missed);
-    if state.running[job].is_none() {
-        state.running[job] = Some((tick.clone(), now.mono));
-        return Effect::Start { job, tick };
-    }
-    let why = "the one before is still running".to_owned();
-    record(state, job, &tick, now.wall, Outcome::Skipped { why }, Vec::new())
-}
-
-fn record(
-    state: &mut State,
-    job: usize,
-    tick: &Tick,
-    end: Timestamp,
-    outcome: Outcome,
-    changes: Vec<String>,
-) -> Effect {
-    let mut entry = Entry::new(state.names[job].clone(), tick, end, outcome);
-    entry.changes = changes;
-    state.ledger.record(job, entry.clone());
-    Effect::Report { entry }
-}
-
-fn task_ended(job: usize, ended: Ended, state: &mut State) -> Vec<Effect> {
-    // One that was cut has its outcome already.
-    let Some((tick, _)) = state.running[job].take() else { return Vec::new() };
-    let mut effects = vec![record(state, job, &tick, ended.end, ended.outcome, ended.changes)];
-    effects.extend(stop_if_drained(state));
     effects
 }
 
 fn workers_empty(state: &mut State) -> Vec<Effect> {
-    if let Phase::Draining { empty, .. } = &mut state.phase {
+    if let Phase::Draining { empty, .. } | Phase::Cutting { empty, .. } = &mut state.phase {
         *empty = true;
     }
-    let over = matches!(state.phase, Phase::Cutting { .. });
-    if over {
-        state.phase = Phase::Stopped;
-        return vec![Effect::Stop];
-    }
-    stop_if_drained(state).into_iter().collect()
+    stop_if_over(state).into_iter().collect()
 }
 
-fn stop_if_drained(state: &mut State) -> Option<Effect> {
-    let drained = matches!(state.phase, Phase::Draining { empty: true, .. })
-        && state.running.iter().all(Option::is_none);
-    drained.then(|| {
+/// It is over when no worker has a connection left and every tick has its outcome.
+fn stop_if_over(state: &mut State) -> Option<Effect> {
+    let empty =
+        matches!(state.phase, Phase::Draining { empty: true, .. } | Phase::Cutting { empty: true, .. });
+    (empty && state.roster.is_idle()).then(|| {
         state.phase = Phase::Stopped;
         Effect::Stop
     })
 }
 
+fn drain(state: &mut State, now: Now) -> Vec<Effect> {
+    let until = now.mono + state.budget;
+    state.phase = Phase::Draining { until, word: now.mono + WORD, empty: false };
+    let acts = state.roster.drain(now);
+    let mut effects = vec![Effect::Drain];
+    effects.extend(state.recorded(acts));
+    effects
+}
+
 fn cut(state: &mut State, now: Now) -> Vec<Effect> {
     let empty = matches!(state.phase, Phase::Draining { empty: true, .. });
-    state.phase = if empty { Phase::Stopped } else { Phase::Cutting { until: now.mono + GRACE } };
-    let tasks = state.running(now);
-    let mut effects = vec![Effect::Cut { tasks: tasks.clone() }];
-    for Whom { job, .. } in tasks {
-        if let Some((tick, _)) = state.running[job].take() {
-            effects.push(record(state, job, &tick, now.wall, Outcome::Cancelled, Vec::new()));
-        }
-    }
-    if empty {
-        effects.push(Effect::Stop);
-    }
+    state.phase = Phase::Cutting { until: now.mono + GRACE, empty };
+    let mut effects = vec![Effect::Cut { tasks: state.roster.running(now) }];
+    let acts = state.roster.cut(now);
+    effects.extend(state.recorded(acts));
+    effects.extend(stop_if_over(state));
     effects
 }
 
@@ -429,39 +394,71 @@ fn asked(command: Command, caller: Caller, state: &mut State, now: Now) -> Vec<E
     let refuse = refused;
     let (reply, effects) = match (command, state.phase) {
         (Command::Status, _) => (Reply::Status(state.status()), Vec::new()),
+        (Command::Ledger { job, most }, _) => (state.entries(job.as_deref(), most), Vec::new()),
         (_, Phase::Stopped) => (Reply::Stopped, Vec::new()),
-        (Command::Stop, Phase::Serving) => {
-            let until = now.mono + state.budget;
-            state.phase = Phase::Draining { until, word: now.mono + WORD, empty: false };
-            (Reply::Begun, vec![Effect::Drain])
-        }
+        (Command::Stop, Phase::Serving) => (Reply::Begun, drain(state, now)),
         (Command::Stop, _) => (refuse("it is already draining".into()), Vec::new()),
         (Command::Cut, Phase::Cutting { .. }) => (refuse("it is already being cut".into()), Vec::new()),
         (Command::Cut, Phase::Serving) => {
-            let mut effects = vec![Effect::Drain];
+            let mut effects = drain(state, now);
             effects.extend(cut(state, now));
             (Reply::Begun, effects)
         }
         (Command::Cut, Phase::Draining { .. }) => (Reply::Begun, cut(state, now)),
-        (Command::RunJob { .. }, phase) if phase != Phase::Serving => {
-            (refuse("it is draining".into()), Vec::new())
-        }
-        (Command::RunJob { name }, _) => match state.names.iter().position(|known| **known == *name) {
-            None => (refuse(format!("there is no job `{name}`")), Vec::new()),
-            Some(job) if state.running[job].is_some() => {
-                (refuse(format!("job `{name}` is running")), Vec::new())
-            }
-            Some(job) => (Reply::Begun, vec![tick(Due { job, due: now.wall, missed: 0 }, state, now)]),
+        (command, _) => match of_job(command, state, now) {
+            Ok((reply, acts)) => (reply, state.recorded(acts)),
+            Err(why) => (refuse(why), Vec::new()),
         },
-        (command, _) => (refuse(format!("{command:?} is not known here")), Vec::new()),
     };
     let mut all = vec![Effect::Reply { caller, reply }];
     all.extend(effects);
     all
 }
 
+/// What is said to a job.
+fn of_job(command: Command, state: &mut State, now: Now) -> Result<(Reply, Vec<Act>), String> {
+    let draining = state.phase != Phase::Serving;
+    let known = |name: &str, state: &State| {
+        let names = || state.roster.names().collect::<Vec<_>>();
+        let found = state.roster.named(name);
+        found.ok_or_else(|| format!("there is no job `{name}`; {}", alternatives(name, &names())))
+    };
+    match command {
+        // It may be what holds up the drain.
+        Command::CancelJob { name } => {
+            let job = known(&name, state)?;
+            Ok((Reply::Begun, state.roster.cancel(job, now)?))
+        }
+        _ if draining => Err("it is draining".into()),
+        Command::RunJob { name, due } => {
+            let job = known(&name, state)?;
+            Ok((Reply::Begun, state.roster.run_now(job, due.unwrap_or(now.wall), now)?))
+        }
+        Command::PauseJob { name } => {
+            let job = known(&name, state)?;
+            state.roster.pause(job)?;
+            Ok((Reply::Done, Vec::new()))
+        }
+        Command::ResumeJob { name } => {
+            let job = known(&name, state)?;
+            Ok((Reply::Done, state.roster.resume(job, now)?))
+        }
+        Command::Reschedule { name, trigger: said } => {
+            let job = known(&name, state)?;
+            let trigger: Trigger =
+                said.parse().map_err(|fault| format!("cannot understand schedule `{said}`: {fault}"))?;
+            Ok((Reply::Done, state.roster.reschedule(job, trigger, now)?))
+        }
+        command => Err(format!("{command:?} is not known here")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use combo_core::{Outcome, Policies};
+
     use super::*;
 
     fn at(seconds: i64) -> Now {
@@ -469,14 +466,16 @@ mod tests {
         Now { wall, mono: Duration::from_secs(u64::try_from(seconds).expect("after the start")) }
     }
 
+    fn job(name: &str, said: &str) -> (Terms, Past) {
+        let trigger = said.parse().expect("a trigger");
+        let policies = Arc::new(Policies::default());
+        (Terms { name: name.into(), trigger, policies, offset: Duration::ZERO }, Past::default())
+    }
+
     fn state() -> State {
-        let every = |said: &str| said.parse().expect("a schedule");
-        State::new(
-            vec![("a".into(), every("every 4s")), ("b".into(), every("every 10s"))],
-            Duration::from_secs(30),
-            at(0).wall,
-        )
-        .with_mounts(vec![("/a".into(), "an app".into()), ("b.org/c".into(), "files".into())])
+        let jobs = vec![job("a", "every 4s"), job("b", "every 10s")];
+        State::new(jobs, 100, Duration::from_secs(30), at(0).wall)
+            .with_mounts(vec![("/a".into(), "an app".into()), ("b.org/c".into(), "files".into())])
     }
 
     fn whom(tasks: &[Whom]) -> String {
@@ -488,8 +487,10 @@ mod tests {
         effects
             .iter()
             .map(|effect| match effect {
-                Effect::Start { job, tick } => format!("start {job} #{} missed {}", tick.count, tick.missed),
-                Effect::Report { entry } => format!("report {} {:?}", entry.job, entry.outcome),
+                Effect::Job(Act::Start { job, run, .. }) => format!("start {job} #{run}"),
+                Effect::Job(Act::Record { entry, .. }) => entry.to_string(),
+                Effect::Job(Act::Tell { .. }) => "tell".into(),
+                Effect::Job(act) => format!("{act:?}"),
                 Effect::Reply { reply, .. } => format!("reply {reply:?}"),
                 Effect::Turn { mount, state, page, .. } => format!("turn {mount} {state:?} {page}"),
                 Effect::Swap { mount, target, .. } => format!("swap {mount} for {}", target.label),
@@ -505,8 +506,17 @@ mod tests {
         Event::Asked { command, caller: Caller::default() }
     }
 
-    fn ended(job: usize) -> Event {
-        Event::TaskEnded { job, ended: Ended { outcome: Outcome::Ran, changes: Vec::new(), end: at(0).wall } }
+    fn ended(job: usize, run: u64) -> Event {
+        let (start, end) = (at(0).wall, at(0).wall);
+        let ended =
+            Ended { outcome: Some(Outcome::Ran), changes: Vec::new(), output: Vec::new(), start, end };
+        Event::TaskEnded { job, run, ended }
+    }
+
+    fn gone(job: usize, run: u64) -> Event {
+        let Event::TaskEnded { mut ended, .. } = ended(job, run) else { unreachable!() };
+        ended.outcome = None;
+        Event::TaskEnded { job, run, ended }
     }
 
     /// A story: what happens when, and what is done about it.
@@ -522,32 +532,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_tick_that_would_overlap_is_skipped() {
-        check(vec![
-            (3, Event::Woke, &[]),
-            (4, Event::Woke, &["start 0 #1 missed 0"]),
-            (8, Event::Woke, &["report a Skipped { why: \"the one before is still running\" }"]),
-            (9, ended(0), &["report a Ran"]),
-            (10, Event::Woke, &["start 1 #1 missed 0"]),
-            (12, Event::Woke, &["start 0 #3 missed 0"]),
-        ]);
-    }
-
-    #[test]
-    fn late_ticks_are_merged() {
-        check(vec![(17, Event::Woke, &["start 1 #1 missed 0", "start 0 #1 missed 3"])]);
-    }
+    const STOPPED: &str = "job `a` was cancelled: the combo stopped";
 
     #[test]
     fn a_drain_ends_when_workers_and_tasks_have_ended() {
         check(vec![
-            (4, Event::Woke, &["start 0 #1 missed 0"]),
+            (4, Event::Woke, &["start 0 #1"]),
             (5, ask(Command::Stop), &["reply Begun", "drain"]),
             (5, ask(Command::Stop), &["reply Refused { why: \"it is already draining\" }"]),
             (6, Event::Woke, &["say whom [\"0 2s\"]"]),
             (6, Event::WorkersEmpty, &[]),
-            (7, ended(0), &["report a Ran", "stop"]),
+            (7, ended(0, 1), &["job `a` ran", "stop"]),
             (8, ask(Command::Stop), &["reply Stopped"]),
         ]);
     }
@@ -557,7 +552,7 @@ mod tests {
         check(vec![
             (1, ask(Command::Stop), &["reply Begun", "drain"]),
             (20, Event::Woke, &["say whom []"]),
-            (20, ask(Command::RunJob { name: "a".into() }), &["reply Refused { why: \"it is draining\" }"]),
+            (20, ask(run_job("a")), &["reply Refused { why: \"it is draining\" }"]),
             (21, Event::WorkersEmpty, &["stop"]),
         ]);
     }
@@ -565,18 +560,26 @@ mod tests {
     #[test]
     fn at_the_end_of_the_budget_everything_is_cut() {
         check(vec![
-            (4, Event::Woke, &["start 0 #1 missed 0"]),
+            (4, Event::Woke, &["start 0 #1"]),
             (5, ask(Command::Stop), &["reply Begun", "drain"]),
-            (35, Event::Woke, &["cut [\"0 31s\"]", "report a Cancelled"]),
-            (35, ended(0), &[]),
+            (35, Event::Woke, &["cut [\"0 31s\"]", "tell", "Cut { run: 1 }"]),
+            (35, gone(0, 1), &[STOPPED]),
             (35, Event::Woke, &[]),
             (36, Event::Woke, &["stop"]),
         ]);
         check(vec![
-            (4, Event::Woke, &["start 0 #1 missed 0"]),
+            (4, Event::Woke, &["start 0 #1"]),
             (5, ask(Command::Stop), &["reply Begun", "drain"]),
             (6, Event::WorkersEmpty, &[]),
-            (7, ask(Command::Cut), &["reply Begun", "cut [\"0 3s\"]", "report a Cancelled", "stop"]),
+            (7, ask(Command::Cut), &["reply Begun", "cut [\"0 3s\"]", "tell", "Cut { run: 1 }"]),
+            (7, gone(0, 1), &[STOPPED, "stop"]),
+        ]);
+        // It does not go.
+        check(vec![
+            (4, Event::Woke, &["start 0 #1"]),
+            (5, ask(Command::Cut), &["reply Begun", "drain", "cut [\"0 1s\"]", "tell", "Cut { run: 1 }"]),
+            (5, Event::WorkersEmpty, &[]),
+            (6, Event::Woke, &[&*format!("{STOPPED}; it does not end, and holds a thread"), "stop"]),
         ]);
     }
 
@@ -589,22 +592,56 @@ mod tests {
         ]);
     }
 
+    fn run_job(name: &str) -> Command {
+        Command::RunJob { name: name.into(), due: None }
+    }
+
     #[test]
-    fn a_job_can_be_run_by_name() {
+    fn a_job_does_what_it_is_told_by_name() {
+        let name = || "a".to_owned();
+        let none = "reply Refused { why: \"there is no job `c`; there are `a`, `b`\" }";
+        let wrong = "reply Refused { why: \"cannot understand schedule `every x`: `x` is not an interval, such as 4s, 250ms, 1h30m or minute\" }";
         check(vec![
+            (1, ask(run_job("c")), &[none]),
+            (1, ask(Command::PauseJob { name: "c".into() }), &[none]),
+            (1, ask(run_job("a")), &["reply Begun", "start 0 #1"]),
+            (2, ask(run_job("a")), &["reply Refused { why: \"job `a` is running\" }"]),
+            (2, ask(Command::CancelJob { name: name() }), &["reply Begun", "tell"]),
+            (2, gone(0, 1), &["job `a` was cancelled: by command"]),
             (
-                1,
-                ask(Command::RunJob { name: "c".into() }),
-                &["reply Refused { why: \"there is no job `c`\" }"],
+                3,
+                ask(Command::CancelJob { name: name() }),
+                &["reply Refused { why: \"job `a` is not running\" }"],
             ),
-            (1, ask(Command::RunJob { name: "a".into() }), &["reply Begun", "start 0 #1 missed 0"]),
+            (3, ask(Command::PauseJob { name: name() }), &["reply Done"]),
+            (5, Event::Woke, &[]),
+            (6, ask(Command::ResumeJob { name: name() }), &["reply Done", "start 0 #2"]),
+            (6, ended(0, 2), &["job `a` ran"]),
+            (7, ask(Command::Reschedule { name: name(), trigger: "every x".into() }), &[wrong]),
             (
-                2,
-                ask(Command::RunJob { name: "a".into() }),
-                &["reply Refused { why: \"job `a` is running\" }"],
+                7,
+                ask(Command::Reschedule { name: name(), trigger: "every 1m".into() }),
+                &["reply Done", "Known { job: 0, trigger: \"every 1m\" }"],
             ),
-            (4, Event::Woke, &["report a Skipped { why: \"the one before is still running\" }"]),
+            (9, Event::Woke, &[]),
         ]);
+    }
+
+    #[test]
+    fn the_ledger_says_how_ticks_have_ended() {
+        let mut state = state();
+        for (seconds, event) in [(4, Event::Woke), (4, ended(0, 1)), (10, Event::Woke), (10, ended(1, 3))] {
+            let _ = step(event, &mut state, at(seconds));
+        }
+        let names = |job, most| match state.entries(job, most) {
+            Reply::Ledger(entries) => entries.iter().map(|entry| entry.job.to_string()).collect::<Vec<_>>(),
+            reply => panic!("{reply:?}"),
+        };
+        assert_eq!(
+            (names(None, 9), names(None, 1), names(Some("a"), 9)),
+            (vec!["b".into(), "a".into()], vec!["b".into()], vec!["a".into()])
+        );
+        assert_eq!(state.entries(Some("c"), 9), refused("there is no job `c`".into()));
     }
 
     fn maintain(mount: &str) -> Event {
@@ -731,19 +768,5 @@ mod tests {
         assert_eq!(state.alarm(), Alarm { wall: Some(at(4).wall), mono: None });
         let _ = step(ask(Command::Stop), &mut state, at(1));
         assert_eq!(state.alarm(), Alarm { wall: None, mono: Some(Duration::from_secs(2)) });
-    }
-
-    #[test]
-    fn the_status_counts_every_tick() {
-        let mut state = state();
-        for (seconds, event) in [(9, Event::Woke), (10, ended(0)), (12, Event::Woke), (16, Event::Woke)] {
-            let _ = step(event, &mut state, at(seconds));
-        }
-        let status = state.status();
-        let job = &status.jobs[0];
-        assert_eq!(
-            (job.running, job.ran, job.skipped, job.missed, job.next),
-            (true, 1, 1, 1, Some(at(20).wall))
-        );
     }
 }

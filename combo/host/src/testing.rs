@@ -46,14 +46,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use combo_core::{Command, Peer, Reply, Tick, Timestamp};
+use combo_core::{Command, Entry, Outcome, Peer, Reply, Tick, Timestamp};
 use http::{HeaderMap, Request, Response, StatusCode, header::HOST, uri::Scheme};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    jobs::{Entry, ErasedTask, Outcome, apply::OUTSIDE, run::Wanted},
+    jobs::{ErasedTask, apply::OUTSIDE, output::Output, run::Wanted},
     mount::Target,
     plan::Plan,
     run::{Deeds, Flow, Opened},
@@ -317,13 +317,9 @@ fn keep(
 pub(crate) struct Idle;
 
 impl ErasedTask for Idle {
-    fn run(&self, _: Tick) -> Wanted<'_> {
+    fn run<'a>(&'a self, _: Tick, _: &'a Output) -> Wanted<'a> {
         let why = "hosted code is not run in a rig".to_owned();
         Box::pin(std::future::ready(Err(Outcome::Skipped { why })))
-    }
-
-    fn writes(&self) -> Vec<PathBuf> {
-        Vec::new()
     }
 }
 
@@ -358,10 +354,14 @@ impl Bench {
         let reading = clock.clone();
         let host = tokio::runtime::Handle::current();
         let (names, ground) = (opened.names, opened.ground);
-        let deeds = Deeds::new(opened.jobs, names, ground, vec![desk.clone()], opened.told, host, events)
+        let deeds = Deeds::new(opened.tasks, names, ground, vec![desk.clone()], opened.told, host, events)
             .with_clock(move || *reading.lock().expect("no one panics while setting a clock"));
-        let state = State::new(opened.timetable, opened.drain, now).with_mounts(opened.mounts);
-        Ok(Self { desk, state, deeds, events: inbox, clock, began: now, _release: release })
+        let state =
+            State::new(opened.standing, opened.running_jobs, opened.drain, now).with_mounts(opened.mounts);
+        let mut bench = Self { desk, state, deeds, events: inbox, clock, began: now, _release: release };
+        bench.happen(Event::Started);
+        bench.settle().await;
+        Ok(bench)
     }
 
     fn now(&self) -> Now {

@@ -84,6 +84,9 @@ async fn attend(watch: Watch) -> io::Result<()> {
     deeds.accept(listeners, connections);
     // Whoever started this and is gone has dropped the handle, which says to stop.
     drop(ready.send(Ok(())));
+    for effect in step(Event::Started, &mut state, now()) {
+        let (Flow::On | Flow::Over) = deeds.perform(effect);
+    }
     loop {
         let due = state.alarm();
         let budget = began + due.mono.unwrap_or_default();

@@ -487,7 +487,7 @@ fn requests_and_tasks_are_named_with_their_age() {
     }
     let job = Job::new("endless", "cron 0 0 1 1 *", endless);
     let site = Site::start(three_at("-aged").job(job).drain(secs(3)));
-    assert_eq!(site.say(Command::RunJob { name: "endless".into() }), Reply::Begun);
+    assert_eq!(site.say(Command::RunJob { name: "endless".into(), due: None }), Reply::Begun);
     let mut wires = FRAMEWORKS.map(|framework| {
         let mut wire = site.wire();
         wire.send(get(&format!("/{framework}-aged/endless")));

@@ -158,10 +158,11 @@ fn tasks_that_go_wrong_hold_up_nobody() {
     let stuck = ["never ends", "blocks"];
     eventually("everything has gone wrong", || {
         let jobs = site.status().jobs;
-        let all = wrong.iter().all(|name| of(&jobs, name).failed >= 5)
-            && stuck
-                .iter()
-                .all(|name| of(&jobs, name).running && of(&jobs, name).skipped + of(&jobs, name).missed >= 5);
+        let all = wrong.iter().all(|name| of(&jobs, name).counts.failed >= 5)
+            && stuck.iter().all(|name| {
+                of(&jobs, name).running > 0
+                    && of(&jobs, name).counts.skipped + of(&jobs, name).counts.missed >= 5
+            });
         all.then_some(())
     });
     // And still every tick comes, and every request is answered.
@@ -177,7 +178,10 @@ fn tasks_that_go_wrong_hold_up_nobody() {
     }
     eventually("the good one goes on", || (ticks.load(Relaxed) >= before + 20).then_some(()));
     let jobs = site.status().jobs;
-    assert_eq!((of(&jobs, "good").failed, of(&jobs, "never ends").ran, of(&jobs, "blocks").ran), (0, 0, 0));
+    assert_eq!(
+        (of(&jobs, "good").counts.failed, of(&jobs, "never ends").counts.ran, of(&jobs, "blocks").counts.ran),
+        (0, 0, 0)
+    );
     assert!(!site.path("elsewhere.txt").exists());
     for (name, why) in [
         ("panics", "panicked: no more"),
@@ -268,9 +272,9 @@ fn what_a_job_wrote_is_served_at_once() {
     let site = Site::start(three().job(Job::new("now", "every 24h", write).may_write("static")));
     fs::write(site.path("static/gone.txt"), "x").unwrap();
     for n in 1..=5 {
-        let before = of(&site.status().jobs, "now").ran;
-        assert_eq!(site.say(combo::Command::RunJob { name: "now".into() }), combo::Reply::Begun);
-        eventually("it has run", || (of(&site.status().jobs, "now").ran > before).then_some(()));
+        let before = of(&site.status().jobs, "now").counts.ran;
+        assert_eq!(site.say(combo::Command::RunJob { name: "now".into(), due: None }), combo::Reply::Begun);
+        eventually("it has run", || (of(&site.status().jobs, "now").counts.ran > before).then_some(()));
         assert_eq!(site.wire().ask(get("/now.txt")).text(), n.to_string());
         assert_eq!(site.wire().ask(get("/all.txt")).text().len(), n);
         assert_eq!(site.wire().ask(get("/gone.txt")).status, 404);

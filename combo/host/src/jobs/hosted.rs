@@ -13,14 +13,13 @@
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
-    path::PathBuf,
     pin::Pin,
     sync::{Arc, LazyLock},
     task::Poll,
     time::Duration,
 };
 
-use combo_core::{Change, Schedule, Tick, Timestamp};
+use combo_core::{Change, Outcome, Schedule, Tick, Timestamp};
 use jiff::tz::{Offset, TimeZone};
 use tokio::{
     runtime::Handle,
@@ -36,8 +35,8 @@ use tracing::{
 };
 
 use super::{
-    ledger::Outcome,
-    run::{ErasedTask, Wanted, panicked},
+    output::Output,
+    run::{ErasedTask, Wanted, panicked, stopped},
 };
 
 /// As the crate stores it: 0 cron, 1 repeated, 2 one-shot.
@@ -124,12 +123,12 @@ const POISONED: &str = "it panicked earlier, and not in an async job's future; `
                         job no more until the process is started again";
 
 impl ErasedTask for HostedCode {
-    fn run(&self, tick: Tick) -> Wanted<'_> {
+    fn run<'a>(&'a self, tick: Tick, _: &'a Output) -> Wanted<'a> {
         Box::pin(self.once(tick))
     }
 
-    fn writes(&self) -> Vec<PathBuf> {
-        Vec::new()
+    fn can_be_cut(&self) -> bool {
+        false
     }
 }
 
@@ -150,7 +149,7 @@ impl HostedCode {
         match begun {
             Ok(Some(running)) => finish(running).await,
             Ok(None) => Err(Outcome::Failed { why: POISONED.into() }),
-            Err(error) => Err(error.try_into_panic().map_or(Outcome::Cancelled, panicked)),
+            Err(error) => Err(error.try_into_panic().map_or_else(|_| stopped(), panicked)),
         }
     }
 }
@@ -339,7 +338,7 @@ mod tests {
     async fn check(job: Job, outcomes: &[Result<(), Outcome>]) {
         let code = open(job).await.expect("it is taken over");
         for (n, outcome) in outcomes.iter().enumerate() {
-            let ended = code.run(tick()).await;
+            let ended = code.once(tick()).await;
             assert_eq!(ended, outcome.clone().map(|()| Vec::new()), "run {n}");
         }
     }
@@ -386,7 +385,7 @@ mod tests {
             })
         });
         let code = open(job.expect("a job")).await.expect("it is taken over");
-        let mut running = tokio::spawn(async move { code.run(tick()).await });
+        let mut running = tokio::spawn(async move { code.once(tick()).await });
         begun.notified().await;
         assert!(poll_once(&mut running).await.is_pending());
         go.notify_one();
@@ -409,7 +408,7 @@ mod tests {
         });
         let code = open(job.expect("a job")).await.expect("it is taken over");
         // On a runtime of one thread this could not be, were it blocked.
-        let running = tokio::spawn(async move { code.run(tick()).await });
+        let running = tokio::spawn(async move { code.once(tick()).await });
         beginning.await.expect("it has begun");
         go.send(()).expect("it waits");
         assert_eq!(running.await.expect("no panic"), Ok(Vec::new()));
@@ -474,7 +473,7 @@ mod tests {
         let never = open(never.expect("a job")).await.expect("it is taken over");
         let _ = LazyLock::force(&EARS);
         never.code.write().await(never.id, never.scheduler.clone()).await;
-        assert_eq!(never.run(tick()).await, Err(future()));
+        assert_eq!(never.once(tick()).await, Err(future()));
     }
 
     #[tokio::test]
@@ -498,9 +497,9 @@ mod tests {
             Box::pin(async move { scheduler.remove(&id).await.expect("it is there") })
         });
         let code = open(job.expect("a job")).await.expect("it is taken over");
-        assert_eq!(code.run(tick()).await, Ok(Vec::new()));
+        assert_eq!(code.once(tick()).await, Ok(Vec::new()));
         let why = "it has removed itself from its scheduler".to_owned();
-        assert_eq!(code.run(tick()).await, Err(Outcome::Skipped { why }));
+        assert_eq!(code.once(tick()).await, Err(Outcome::Skipped { why }));
     }
 
     #[tokio::test]
@@ -509,7 +508,7 @@ mod tests {
         let jobs = (0..300).map(|_| {
             let ran = Arc::clone(&ran);
             let job = Job::new(ALWAYS, move |_, _| *ran.lock().expect("a number") += 1).expect("a job");
-            tokio::spawn(async move { open(job).await.expect("it is taken over").run(tick()).await })
+            tokio::spawn(async move { open(job).await.expect("it is taken over").once(tick()).await })
         });
         for job in jobs.collect::<Vec<_>>() {
             assert_eq!(job.await.expect("no panic"), Ok(Vec::new()));

@@ -2,23 +2,29 @@
 //!
 //! | stage | takes | gives |
 //! | --- | --- | --- |
-//! | [`timetable`] | now | ticks (late ones merged, missed ones counted) |
+//! | [`timetable`] | now | jobs that are due |
+//! | [`roster`] | due | ticks: started, kept waiting, skipped, missed |
 //! | [`run`](mod@run) | tick | changes |
 //! | [`apply`] | change | applied |
 //! | [`ledger`] | outcome | one line per tick |
 //!
-//! `hosted` is a task whose code and schedule are a `tokio_cron_scheduler::Job`'s. `timetable` and
-//! `ledger` are pure; `run` waits for the task; only `apply` touches the disk.
+//! `hosted` is a task whose code and schedule are a `tokio_cron_scheduler::Job`'s. `timetable`, `roster`
+//! and `ledger` are pure; `run` waits for the task; only `apply` touches the disk for it.
 
 pub(crate) mod apply;
 #[cfg(feature = "tokio-cron-scheduler")]
 pub(crate) mod hosted;
+pub(crate) mod journal;
 pub(crate) mod ledger;
+pub(crate) mod output;
+pub(crate) mod roster;
 pub(crate) mod run;
 pub(crate) mod timetable;
 
 pub(crate) use apply::Folders;
+pub use journal::Keep;
+pub(crate) use journal::{Begin, Begun, Journal};
 pub(crate) use ledger::Ledger;
-pub use ledger::{Entry, Outcome};
-pub(crate) use run::{Ended, ErasedTask, Work, erase, run};
-pub(crate) use timetable::{Due, Timetable};
+pub(crate) use roster::{Act, Past, Roster, Terms, Whom};
+pub(crate) use run::{Ended, ErasedTask, Work, erase, erase_blocking, run};
+pub(crate) use timetable::Timetable;

@@ -1,13 +1,13 @@
 //! tick -> changes.
 //!
-//! Takes a job's work and one tick; runs the task on the runtime it is called on, has its changes
-//! applied on the blocking pool, and gives exactly one outcome. Errors and panics of the task, in its
+//! Takes a job's work and one tick; runs the task on the runtime it is called on, or its blocking pool,
+//! has its changes applied on that pool, and says how it ended. Errors and panics of the task, in its
 //! call, in its future and in dropping that, end here. Never schedules and never records.
 //!
-//! Whoever spawned [`run`] may abort it: the task's future is dropped, a change that is being applied
-//! is finished and those after it are not begun. That tick's outcome is `Cancelled`, and the caller's
-//! to record. A task that blocks its thread is only cut when it next waits; nothing here waits for it.
-#![expect(clippy::disallowed_methods, reason = "changes are applied on the blocking pool")]
+//! A task that was told to end has nothing applied any more. One that is cut is dropped where it waits; a
+//! change that is being applied is finished and those after it are not begun. What cannot be dropped,
+//! because it blocks its thread or is foreign code, is waited for.
+#![expect(clippy::disallowed_methods, reason = "blocking tasks and changes are for the blocking pool")]
 
 use std::{
     any::Any,
@@ -16,19 +16,17 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use combo_core::{Change, Task, Tick, Timestamp};
+use combo_core::{BoxError, Cancel, Change, Outcome, Task, Tick, Timestamp};
 use tokio::task::spawn_blocking;
+use tracing::{Instrument, Span, info_span};
 
 use super::{
     apply::{Folders, Unapplied, apply},
-    ledger::Outcome,
+    output::Output,
 };
 
 /// How many changes of a tick are described; of the others the number is said.
@@ -50,15 +48,27 @@ pub(crate) struct Work {
     pub folders: Folders,
 }
 
-/// How a tick ended.
-#[derive(Debug)]
+/// How an attempt ended.
+#[derive(Clone, Debug)]
 pub(crate) struct Ended {
-    /// The one outcome.
-    pub outcome: Outcome,
+    /// Nothing if it was told to end, or cut, before it was done.
+    pub outcome: Option<Outcome>,
     /// The changes that were made, described.
     pub changes: Vec<String>,
-    /// When.
+    /// The last lines of its output.
+    pub output: Vec<String>,
+    /// When the task was called.
+    pub start: Timestamp,
+    /// When it had ended and its changes were made.
     pub end: Timestamp,
+}
+
+impl Ended {
+    /// It was not begun, because another process has it.
+    pub(crate) fn held(now: Timestamp) -> Self {
+        let outcome = Some(Outcome::Skipped { why: "another process is running it".into() });
+        Self { outcome, changes: Vec::new(), output: Vec::new(), start: now, end: now }
+    }
 }
 
 /// The future of an [`ErasedTask`].
@@ -66,11 +76,18 @@ pub(crate) type Wanted<'a> = Pin<Box<dyn Future<Output = Result<Vec<Change>, Out
 
 /// A task whose type is forgotten.
 pub(crate) trait ErasedTask: Send + Sync {
-    /// The changes that it wants, or how it ended instead.
-    fn run(&self, tick: Tick) -> Wanted<'_>;
+    /// The changes that it wants, or how it ended instead. What it prints is for the output.
+    fn run<'a>(&'a self, tick: Tick, output: &'a Output) -> Wanted<'a>;
 
     /// The paths that it says it will change.
-    fn writes(&self) -> Vec<PathBuf>;
+    fn writes(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// Whether it ends when its future is dropped.
+    fn can_be_cut(&self) -> bool {
+        true
+    }
 }
 
 /// Forgets the type of a task.
@@ -78,7 +95,7 @@ pub(crate) fn erase(task: impl Task) -> Arc<dyn ErasedTask> {
     struct Erased<T>(T);
 
     impl<T: Task> ErasedTask for Erased<T> {
-        fn run(&self, tick: Tick) -> Wanted<'_> {
+        fn run<'a>(&'a self, tick: Tick, _: &'a Output) -> Wanted<'a> {
             Box::pin(async move {
                 // The error is printed and dropped in here: that is the task's code as well.
                 self.0.run(tick).await.map_err(|error| Outcome::Failed { why: chain(&*error) })
@@ -93,37 +110,100 @@ pub(crate) fn erase(task: impl Task) -> Arc<dyn ErasedTask> {
     Arc::new(Erased(task))
 }
 
-/// Runs one tick to its end. `clock` says when that was.
-pub(crate) async fn run(work: Arc<Work>, tick: Tick, clock: impl Fn() -> Timestamp + Send) -> Ended {
-    let (outcome, changes) = match Contained(Some(work.task.run(tick))).await {
-        Ok(changes) => apply_all(work.folders.clone(), changes).await,
-        Err(outcome) => (outcome, Vec::new()),
+/// Forgets the type of a function that blocks; it is called on the blocking pool.
+pub(crate) fn erase_blocking<F>(task: F) -> Arc<dyn ErasedTask>
+where
+    F: Fn(Tick) -> Result<Vec<Change>, BoxError> + Send + Sync + 'static,
+{
+    struct Blocking<F>(Arc<F>);
+
+    impl<F: Fn(Tick) -> Result<Vec<Change>, BoxError> + Send + Sync + 'static> ErasedTask for Blocking<F> {
+        fn run<'a>(&'a self, tick: Tick, _: &'a Output) -> Wanted<'a> {
+            let (task, span) = (self.0.clone(), Span::current());
+            let called = spawn_blocking(move || {
+                let _in = span.enter();
+                task(tick).map_err(|error| Outcome::Failed { why: chain(&*error) })
+            });
+            Box::pin(async {
+                let ended = called.await;
+                ended.unwrap_or_else(|error| Err(error.try_into_panic().map_or_else(|_| stopped(), panicked)))
+            })
+        }
+
+        fn can_be_cut(&self) -> bool {
+            false
+        }
+    }
+
+    Arc::new(Blocking(Arc::new(task)))
+}
+
+/// The runtime has ended before it was begun.
+pub(crate) fn stopped() -> Outcome {
+    Outcome::Cancelled { why: "the combo stopped".into() }
+}
+
+/// Runs one attempt to its end, or until it is cut. `clock` says when that was.
+pub(crate) async fn run(
+    work: Arc<Work>,
+    mut tick: Tick,
+    cut: Cancel,
+    clock: impl Fn() -> Timestamp + Send,
+) -> Ended {
+    let start = clock();
+    tick.now = start;
+    let (told, output) = (tick.cancel.clone(), Output::new(work.name.clone()));
+    let span = info_span!("tick", job = %work.name, due = %tick.due, attempt = tick.attempt);
+    let wanted = async {
+        let wanted = Contained(Some(span.in_scope(|| work.task.run(tick, &output)))).instrument(span.clone());
+        if !work.task.can_be_cut() {
+            return Some(wanted.await);
+        }
+        tokio::select! {
+            biased;
+            wanted = wanted => Some(wanted),
+            () = cut.cancelled() => None,
+        }
     };
-    Ended { outcome, changes, end: clock() }
+    let (outcome, changes) = match wanted.await {
+        None => (None, Vec::new()),
+        Some(_) if told.is_cancelled() => (None, Vec::new()),
+        Some(Ok(changes)) => apply_all(work.folders.clone(), changes, cut).await,
+        Some(Err(outcome)) => (Some(outcome), Vec::new()),
+    };
+    Ended { outcome, changes, output: output.lines(), start, end: clock() }
+}
+
+/// The changes that a task wants, and none of them made.
+///
+/// # Errors
+///
+/// How it ended instead.
+pub(crate) async fn rehearse(work: &Work, tick: Tick) -> Result<Vec<Change>, Outcome> {
+    let output = Output::new(work.name.clone());
+    Contained(Some(work.task.run(tick, &output))).await
 }
 
 /// Applies changes in order, up to the first that cannot be made.
-async fn apply_all(folders: Folders, changes: Vec<Change>) -> (Outcome, Vec<String>) {
+async fn apply_all(folders: Folders, changes: Vec<Change>, cut: Cancel) -> (Option<Outcome>, Vec<String>) {
     if changes.is_empty() {
-        return (Outcome::Ran, Vec::new());
+        return (Some(Outcome::Ran), Vec::new());
     }
-    let cut = Cut::default();
-    let is_cut = Arc::clone(&cut.0);
     let applying = spawn_blocking(move || {
-        let (mut outcome, mut described, mut more) = (Outcome::Ran, Vec::new(), 0_usize);
+        let (mut outcome, mut described, mut more) = (Some(Outcome::Ran), Vec::new(), 0_usize);
         for change in changes {
-            if is_cut.load(Ordering::Relaxed) {
-                outcome = Outcome::Cancelled;
+            if cut.is_cancelled() {
+                outcome = None;
                 break;
             }
             match apply(&folders, &change) {
                 Ok(()) if described.len() < DESCRIBED => described.push(change.to_string()),
                 Ok(()) => more += 1,
                 Err(unapplied) => {
-                    outcome = match unapplied {
+                    outcome = Some(match unapplied {
                         Unapplied::Refused(why) => Outcome::Refused { why: shortened(why) },
                         Unapplied::Failed(why) => Outcome::Failed { why: shortened(why) },
-                    };
+                    });
                     break;
                 }
             }
@@ -136,17 +216,7 @@ async fn apply_all(folders: Folders, changes: Vec<Change>) -> (Outcome, Vec<Stri
     match applying.await {
         Ok(ended) => ended,
         // The contents of a change may be the task's own type.
-        Err(error) => (error.try_into_panic().map_or(Outcome::Cancelled, panicked), Vec::new()),
-    }
-}
-
-/// Says so when it is dropped.
-#[derive(Default)]
-struct Cut(Arc<AtomicBool>);
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        Err(error) => (Some(error.try_into_panic().map_or_else(|_| stopped(), panicked)), Vec::new()),
     }
 }
 
@@ -213,12 +283,11 @@ fn shortened(mut said: String) -> String {
 mod tests {
     use std::{
         fmt,
-        sync::atomic::AtomicUsize,
+        sync::atomic::{AtomicUsize, Ordering},
         task::{Wake, Waker},
     };
 
     use bytes::Bytes;
-    use combo_core::BoxError;
     use tokio::sync::{Notify, oneshot};
 
     use super::*;
@@ -237,9 +306,9 @@ mod tests {
 
     async fn ended(task: impl Task) -> (Outcome, Vec<String>) {
         let (_root, work) = work(task);
-        let ended = run(work, Tick::at(at(4)), || at(5)).await;
-        assert_eq!(ended.end, at(5));
-        (ended.outcome, ended.changes)
+        let ended = run(work, Tick::at(at(4)), Cancel::new(), || at(5)).await;
+        assert_eq!((ended.start, ended.end), (at(5), at(5)));
+        (ended.outcome.expect("nobody told it to end"), ended.changes)
     }
 
     async fn check(task: impl Task, outcome: Outcome) {
@@ -293,8 +362,8 @@ mod tests {
                 Change::remove("static/b"),
             ])
         });
-        let ended = run(work, Tick::at(at(4)), || at(5)).await;
-        assert_eq!(ended.outcome, Outcome::Ran);
+        let ended = run(work, Tick::at(at(4)), Cancel::new(), || at(5)).await;
+        assert_eq!(ended.outcome, Some(Outcome::Ran));
         assert_eq!(
             ended.changes,
             [
@@ -330,8 +399,8 @@ mod tests {
                     Change::write("static/b", "3"),
                 ])
             });
-            let ended = run(work, Tick::at(at(4)), || at(5)).await;
-            assert_eq!(ended.outcome, outcome);
+            let ended = run(work, Tick::at(at(4)), Cancel::new(), || at(5)).await;
+            assert_eq!(ended.outcome, Some(outcome));
             assert_eq!(ended.changes, ["write `static/a` (1 bytes)"]);
             assert!(root.path().join("static/a").exists());
             assert!(!root.path().join("static/b").exists());
@@ -480,11 +549,65 @@ mod tests {
                 std::future::pending().await
             }
         });
-        let running = tokio::spawn(run(work, Tick::at(at(4)), || at(5)));
+        let cut = Cancel::new();
+        let running = tokio::spawn(run(work, Tick::at(at(4)), cut.clone(), || at(5)));
         started.notified().await;
-        running.abort();
-        assert!(running.await.expect_err("it was cut").is_cancelled(), "and its panic was not seen");
+        cut.cancel();
+        assert_eq!(running.await.expect("its panic was not seen").outcome, None);
         assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_told_to_end_has_nothing_applied() {
+        let (root, work) = work(async |tick: Tick| {
+            tick.cancel.cancelled().await;
+            Ok(vec![Change::write("static/a", "1")])
+        });
+        let tick = Tick::at(at(4));
+        tick.cancel.cancel();
+        let ended = run(work, tick, Cancel::new(), || at(5)).await;
+        assert_eq!((ended.outcome, ended.changes.len()), (None, 0));
+        assert!(!root.path().join("static/a").exists());
+    }
+
+    #[tokio::test]
+    async fn a_function_that_blocks_is_a_task() {
+        let blocks = |tick: Tick| match tick.count {
+            1 => Ok(vec![Change::write("static/a", "1")]),
+            2 => Err("plain".into()),
+            _ => panic!("in the call"),
+        };
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(root.path().join("static")).expect("a directory in it");
+        let folders = Folders::open(root.path(), &["static".into()], None).expect("a folder");
+        let work = Arc::new(Work { name: "clock".into(), task: erase_blocking(blocks), folders });
+        for (count, outcome) in [(1, Outcome::Ran), (2, failed("plain")), (3, panicked("in the call"))] {
+            let mut tick = Tick::at(at(4));
+            tick.count = count;
+            let ended = run(work.clone(), tick, Cancel::new(), || at(5)).await;
+            assert_eq!(ended.outcome, Some(outcome));
+        }
+        assert!(root.path().join("static/a").exists());
+    }
+
+    #[tokio::test]
+    async fn what_blocks_is_not_left_behind_when_it_is_cut() {
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let gone = std::sync::Mutex::new(gone);
+        let blocks = move |_: Tick| {
+            let _ = gone.lock().expect("one at a time").recv();
+            Ok(Vec::new())
+        };
+        let (_root, mut work) = work(async |_: Tick| Ok(Vec::new()));
+        Arc::get_mut(&mut work).expect("not shared yet").task = erase_blocking(blocks);
+        let (tick, cut) = (Tick::at(at(4)), Cancel::new());
+        tick.cancel.cancel();
+        cut.cancel();
+        let running = tokio::spawn(run(work, tick, cut, || at(5)));
+        tokio::task::yield_now().await;
+        assert!(!running.is_finished());
+        drop(go);
+        assert_eq!(running.await.expect("no panic").outcome, None);
     }
 
     #[test]
@@ -495,14 +618,15 @@ mod tests {
         runtime.block_on(async {
             let (go, gone) = oneshot::channel();
             let busy = spawn_blocking(|| gone.blocking_recv());
-            let running = tokio::spawn(run(work, Tick::at(at(4)), || at(5)));
+            let cut = Cancel::new();
+            let running = tokio::spawn(run(work, Tick::at(at(4)), cut.clone(), || at(5)));
             // By now its changes wait for the one blocking thread.
             tokio::task::yield_now().await;
-            running.abort();
-            assert!(running.await.expect_err("it was cut").is_cancelled());
+            cut.cancel();
             go.send(()).expect("somebody waits");
             busy.await.expect("it ran").expect("it was told");
-            spawn_blocking(|| ()).await.expect("all before this one have run");
+            let ended = running.await.expect("no panic");
+            assert_eq!((ended.outcome, ended.changes.len()), (None, 0));
         });
         assert!(!root.path().join("static/a").exists());
     }
