@@ -53,6 +53,12 @@ impl Change {
         Self::RemoveFile { path: path.into() }
     }
 
+    /// Stand-in.
+    #[must_use]
+    pub fn preview(&self) -> impl fmt::Display {
+        self.to_string()
+    }
+
     /// The path that is changed.
     #[must_use]
     pub fn path(&self) -> &Path {

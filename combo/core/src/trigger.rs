@@ -45,7 +45,14 @@ impl FromStr for Trigger {
         if let Some(rest) = said.strip_prefix("after job ") {
             return Ok(Self::Event(Event::After(rest.into())));
         }
-        let secs = |said: &str| Duration::from_secs(said.trim_end_matches('s').parse().unwrap_or(1));
+        let secs = |said: &str| {
+            let unit = match said.chars().last() {
+                Some('m') => 60,
+                Some('h') => 3600,
+                _ => 1,
+            };
+            Duration::from_secs(unit * said.trim_end_matches(['s', 'm', 'h']).parse::<u64>().unwrap_or(1))
+        };
         if let Some(rest) = said.strip_prefix("after ") {
             return Ok(Self::AfterEnd(secs(rest)));
         }

@@ -66,6 +66,17 @@ pub(crate) enum PlannedWork {
     Hosted(tokio_cron_scheduler::Job),
 }
 
+impl PlannedWork {
+    /// Why its changes are not known before it runs, if they are not.
+    pub(crate) fn writes_itself(&self) -> Option<&'static str> {
+        match self {
+            Self::Task(task) => task.writes_itself(),
+            #[cfg(feature = "tokio-cron-scheduler")]
+            Self::Hosted(_) => Some("a tokio-cron-scheduler job does its own writing"),
+        }
+    }
+}
+
 impl Deployment {
     /// Finds out what was meant. Nothing is opened.
     ///

@@ -142,11 +142,25 @@ impl Drop for Handle {
 ///
 /// Everything that the world refused; nothing has been served then.
 pub async fn start(plan: Plan) -> Result<Handle, Errors> {
-    start_with(plan, false).await
+    start_with(plan, As::Server { signals: false }).await
 }
 
-pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Errors> {
-    let opened = Opened::open(plan, None).await?;
+/// What a process is started as.
+pub(crate) enum As {
+    /// The one that does everything.
+    Server { signals: bool },
+    /// One that runs a job beside it, and wants to know how that ends.
+    Guest { heard: mpsc::UnboundedSender<Entry> },
+}
+
+pub(crate) async fn start_with(plan: Plan, started_as: As) -> Result<Handle, Errors> {
+    let (signals, heard) = match started_as {
+        As::Server { signals } => (signals, None),
+        As::Guest { heard } => (true, Some(heard)),
+    };
+    let ledgers = if heard.is_some() { Ledgers::Join } else { Ledgers::Keep };
+    let mut opened = Opened::open(plan, None, ledgers).await?;
+    opened.tasks.heard = heard;
     let (events, inbox) = mpsc::unbounded_channel();
     let (release, released) = channel::channel(());
     let system = system(events.clone(), released.clone()).map_err(one("actix system"))?;
@@ -184,6 +198,17 @@ pub(crate) async fn start_with(plan: Plan, signals: bool) -> Result<Handle, Erro
 
 fn one(what: &'static str) -> impl Fn(io::Error) -> Errors {
     move |cause| Errors(vec![Kind::Thread { what, cause }.into()])
+}
+
+/// What is done about the ledger of the state folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ledgers {
+    /// It is this process's.
+    Keep,
+    /// It is another's, and this one writes into it.
+    Join,
+    /// Nothing.
+    Leave,
 }
 
 /// Everything that a plan needs, opened; no thread has been started.
@@ -252,7 +277,7 @@ impl House {
 
 impl Opened {
     /// With a `layer` nothing real is listened on or written: what tasks write goes there.
-    pub(crate) async fn open(plan: Plan, layer: Option<&Path>) -> Result<Self, Errors> {
+    pub(crate) async fn open(plan: Plan, layer: Option<&Path>, ledgers: Ledgers) -> Result<Self, Errors> {
         let mut errors = Vec::new();
         let root = match root(plan.root.as_deref()) {
             Ok(root) => root,

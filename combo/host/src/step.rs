@@ -145,6 +145,13 @@ impl State {
         self
     }
 
+    /// With a longer memory of how ticks ended.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_ledger_of(mut self, entries: usize) -> Self {
+        self.ledger = Ledger::new(entries);
+        self
+    }
+
     pub(crate) fn alarm(&mut self) -> Alarm {
         let (wall, timer) = self.roster.alarm();
         let budget = match self.phase {
@@ -294,7 +301,7 @@ fn meant(said: &str, state: &State) -> Result<usize, Reply> {
 }
 
 /// What could have been meant instead: everything, if that is not too much to read.
-fn alternatives(said: &str, patterns: &[&str]) -> String {
+pub(crate) fn alternatives(said: &str, patterns: &[&str]) -> String {
     let mut near: Vec<&str> = patterns.to_vec();
     let (few, verb) = if near.len() <= ALL { (ALL, "there") } else { (CLOSEST, "the closest") };
     if few == CLOSEST {

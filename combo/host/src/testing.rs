@@ -46,7 +46,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use combo_core::{Command, Entry, Outcome, Peer, Reply, Tick, Timestamp};
+use combo_core::{Command, Entry, Outcome, Peer, Reply, Tick, Timestamp, Trigger, trigger};
 use http::{HeaderMap, Request, Response, StatusCode, header::HOST, uri::Scheme};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -56,13 +56,16 @@ use crate::{
     jobs::{ErasedTask, apply::OUTSIDE, output::Output, run::Wanted},
     mount::Target,
     plan::Plan,
-    run::{Deeds, Flow, Opened},
+    run::{Deeds, Flow, Ledgers, Opened},
     serve::worker::{self, Accepted, Desk, Raw},
     step::{Caller, Event, Now, State, step},
 };
 
 /// What the rig's clock says at first: 2026-01-01T00:00:00Z.
 const BEGINNING: i64 = 1_767_225_600;
+
+/// How many entries of the ledger it remembers.
+const ENTRIES: usize = 1_000_000;
 
 /// Whom apps see at the other end.
 const CLIENT: ([u8; 4], u16) = ([127, 0, 0, 1], 50_000);
@@ -115,6 +118,8 @@ impl Answer {
 enum Order {
     Request(Request<Bytes>, oneshot::Sender<Result<Answer, String>>),
     Advance(Duration, oneshot::Sender<()>),
+    SetClock(Timestamp, oneshot::Sender<()>),
+    Changed(PathBuf, oneshot::Sender<()>),
     Command(Command, oneshot::Sender<Reply>),
     Swap(String, Target, oneshot::Sender<Reply>),
     Outcomes(oneshot::Sender<Vec<Entry>>),
@@ -141,13 +146,27 @@ impl Rig {
     /// If something cannot be opened, with all that could not.
     #[must_use]
     pub fn starting_at(plan: Plan, now: Timestamp) -> Self {
+        Self::open(plan, None, now)
+    }
+
+    /// The same after a time in which no process ran: what was due since then has been missed.
+    ///
+    /// # Panics
+    ///
+    /// If something cannot be opened, with all that could not.
+    #[must_use]
+    pub fn resuming(plan: Plan, since: Timestamp, now: Timestamp) -> Self {
+        Self::open(plan, Some(since), now)
+    }
+
+    fn open(plan: Plan, since: Option<Timestamp>, now: Timestamp) -> Self {
         let layer = tempfile::Builder::new().prefix("combo-rig-").tempdir().expect("a temporary folder");
         let (orders, inbox) = channel();
         let (opened, opening) = channel();
         let folder = layer.path().to_owned();
         let thread = thread::Builder::new()
             .name("combo-rig".into())
-            .spawn(move || keep(plan, &folder, now, &opened, &inbox))
+            .spawn(move || keep(plan, &folder, (since, now), &opened, &inbox))
             .expect("a thread");
         let rig = Self { orders: Some(orders), thread: Some(thread), layer };
         match opening.recv() {
@@ -203,6 +222,18 @@ impl Rig {
     /// without moving it further.
     pub async fn advance(&mut self, by: Duration) {
         self.order(|done| Order::Advance(by, done)).await;
+    }
+
+    /// Sets the wall clock, forwards or back, as an administrator would: no time passes.
+    pub async fn set_clock(&mut self, to: Timestamp) {
+        self.order(|done| Order::SetClock(to, done)).await;
+    }
+
+    /// Says that a file has changed, to the jobs that are due when it does. Nothing watches real files here.
+    /// The path is as in the trigger.
+    pub async fn file_changed(&mut self, path: impl Into<PathBuf>) {
+        let path = path.into();
+        self.order(|done| Order::Changed(path, done)).await;
     }
 
     /// Says a command and waits for the reply.
@@ -267,7 +298,7 @@ fn collect(folder: &Path, files: &mut BTreeMap<PathBuf, Bytes>) -> io::Result<()
 fn keep(
     plan: Plan,
     layer: &Path,
-    now: Timestamp,
+    (since, now): (Option<Timestamp>, Timestamp),
     opened: &Sender<Result<(), crate::Errors>>,
     orders: &Receiver<Order>,
 ) {
@@ -278,7 +309,7 @@ fn keep(
             .build()
             .expect("a runtime")
     });
-    let mut bench = match runner.block_on(Bench::open(plan, layer, now)) {
+    let mut bench = match runner.block_on(Bench::open(plan, layer, since, now)) {
         Ok(bench) => bench,
         Err(errors) => {
             // The other side is waiting for this.
@@ -293,6 +324,14 @@ fn keep(
             Order::Request(request, answer) => drop(answer.send(runner.block_on(bench.request(request)))),
             Order::Advance(by, done) => {
                 runner.block_on(bench.advance(by));
+                let _ = done.send(());
+            }
+            Order::SetClock(to, done) => {
+                runner.block_on(bench.set_clock(to));
+                let _ = done.send(());
+            }
+            Order::Changed(path, done) => {
+                runner.block_on(bench.file_changed(&path));
                 let _ = done.send(());
             }
             Order::Command(command, reply) => {
@@ -323,20 +362,43 @@ impl ErasedTask for Idle {
     }
 }
 
+/// What the rig's clock says, or said when it began to follow the runtime's time.
+struct Clock {
+    wall: Timestamp,
+    mono: Duration,
+    follows: Option<tokio::time::Instant>,
+}
+
+fn read(clock: &Mutex<Clock>) -> Now {
+    let clock = clock.lock().expect("no one panics while setting a clock");
+    let since = clock.follows.map_or(Duration::ZERO, |since| since.elapsed());
+    after(Now { wall: clock.wall, mono: clock.mono }, since)
+}
+
+fn after(now: Now, time: Duration) -> Now {
+    Now { wall: now.wall.saturating_add(time).unwrap_or(Timestamp::MAX), mono: now.mono + time }
+}
+
 /// Everything that runs on the rig's thread.
 struct Bench {
     desk: Desk,
     state: State,
     deeds: Deeds,
     events: mpsc::UnboundedReceiver<Event>,
-    clock: Arc<Mutex<Timestamp>>,
-    began: Timestamp,
+    clock: Arc<Mutex<Clock>>,
+    /// Who waits for which file.
+    files: Vec<(usize, PathBuf)>,
     _release: oneshot::Sender<()>,
 }
 
 impl Bench {
-    async fn open(plan: Plan, layer: &Path, now: Timestamp) -> Result<Self, crate::Errors> {
-        let mut opened = Opened::open(plan, Some(layer)).await?;
+    async fn open(
+        plan: Plan,
+        layer: &Path,
+        since: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Self, crate::Errors> {
+        let mut opened = Opened::open(plan, Some(layer), Ledgers::Leave).await?;
         let (events, inbox) = mpsc::unbounded_channel();
         let (desk, messages) = Desk::new();
         let (ready, readied) = oneshot::channel();
@@ -350,24 +412,38 @@ impl Bench {
         if let Ok(Err((mount, cause))) = readied.await {
             return Err(opened.house.unbuilt(mount, cause));
         }
-        let clock = Arc::new(Mutex::new(now));
+        let clock = Arc::new(Mutex::new(Clock { wall: now, mono: Duration::ZERO, follows: None }));
         let reading = clock.clone();
         let host = tokio::runtime::Handle::current();
         let (names, ground) = (opened.names, opened.ground);
         let deeds = Deeds::new(opened.tasks, names, ground, vec![desk.clone()], opened.told, host, events)
-            .with_clock(move || *reading.lock().expect("no one panics while setting a clock"));
-        let state =
-            State::new(opened.standing, opened.running_jobs, opened.drain, now).with_mounts(opened.mounts);
-        let mut bench = Self { desk, state, deeds, events: inbox, clock, began: now, _release: release };
+            .with_clock(move || read(&reading).wall);
+        let mut standing = opened.standing;
+        for (_, past) in &mut standing {
+            past.accounted = since;
+        }
+        let files = standing.iter().enumerate().filter_map(|(job, (terms, _))| match &terms.trigger {
+            Trigger::Event(trigger::Event::Changed(path)) => Some((job, path.clone())),
+            _ => None,
+        });
+        let files = files.collect();
+        let state = State::new(standing, opened.running_jobs, opened.drain, now)
+            .with_ledger_of(ENTRIES)
+            .with_mounts(opened.mounts);
+        let mut bench = Self { desk, state, deeds, events: inbox, clock, files, _release: release };
         bench.happen(Event::Started);
         bench.settle().await;
         Ok(bench)
     }
 
     fn now(&self) -> Now {
-        let wall = *self.clock.lock().expect("no one panics while setting a clock");
-        let mono = Duration::try_from(wall.duration_since(self.began)).unwrap_or_default();
-        Now { wall, mono }
+        read(&self.clock)
+    }
+
+    /// Sets the clock, which follows the runtime's time from there on, or stands.
+    fn set(&self, Now { wall, mono }: Now, runs: bool) {
+        let follows = runs.then(tokio::time::Instant::now);
+        *self.clock.lock().expect("no one panics while setting a clock") = Clock { wall, mono, follows };
     }
 
     fn happen(&mut self, event: Event) {
@@ -393,25 +469,48 @@ impl Bench {
         }
     }
 
-    async fn move_to(&mut self, wall: Timestamp) {
-        let by = wall.duration_since(self.now().wall);
-        tokio::time::advance(Duration::try_from(by).unwrap_or_default()).await;
-        *self.clock.lock().expect("no one panics while setting a clock") = wall;
+    async fn set_clock(&mut self, to: Timestamp) {
+        self.set(Now { wall: to, ..self.now() }, false);
+        self.happen(Event::Woke);
+        self.settle().await;
+    }
+
+    async fn file_changed(&mut self, path: &Path) {
+        let jobs: Vec<_> = self.files.iter().filter(|(_, of)| of == path).map(|(job, _)| *job).collect();
+        for job in jobs {
+            self.happen(Event::FileChanged { job });
+        }
+        self.settle().await;
     }
 
     async fn advance(&mut self, by: Duration) {
-        let target = self.now().wall + by;
+        let until = after(self.now(), by);
+        self.set(self.now(), true);
         loop {
-            let alarm = self.state.alarm();
-            let budget = alarm.mono.map(|mono| self.began + mono);
-            let Some(next) = alarm.wall.into_iter().chain(budget).min().filter(|next| *next <= target) else {
-                break;
-            };
-            self.move_to(next.max(self.now().wall)).await;
-            self.happen(Event::Woke);
-            self.settle().await;
+            let (now, alarm) = (self.now(), self.state.alarm());
+            let ahead =
+                |wall: Timestamp| Duration::try_from(wall.duration_since(now.wall)).unwrap_or_default();
+            let mono = alarm.mono.map(|mono| mono.saturating_sub(now.mono));
+            let wait = alarm.wall.map(ahead).into_iter().chain(mono).min();
+            let left = until.mono.saturating_sub(now.mono);
+            let wait = wait.filter(|wait| *wait <= left);
+            tokio::select! {
+                biased;
+                event = self.events.recv() => match event {
+                    Some(event) => self.happen(event),
+                    None => return,
+                },
+                () = tokio::time::sleep(wait.unwrap_or(left)) => match wait {
+                    None => break,
+                    // The runtime's time has whole milliseconds.
+                    Some(wait) => {
+                        self.set(after(now, wait), true);
+                        self.happen(Event::Woke);
+                    }
+                },
+            }
         }
-        self.move_to(target).await;
+        self.set(until, false);
         self.settle().await;
     }
 

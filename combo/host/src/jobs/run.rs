@@ -84,6 +84,11 @@ pub(crate) trait ErasedTask: Send + Sync {
         Vec::new()
     }
 
+    /// Why its changes are not known before it runs, if they are not.
+    fn writes_itself(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether it ends when its future is dropped.
     fn can_be_cut(&self) -> bool {
         true

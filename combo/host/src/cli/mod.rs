@@ -7,22 +7,30 @@
 
 use std::{
     io::{IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use combo_core::Timestamp;
+use combo_core::{Command as Order, Outcome, Overlap, Reply, Tick, Timestamp, Trigger, trigger};
+use jiff::{SignedDuration, tz::TimeZone};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     Deployment,
+    jobs::{
+        journal::{self, Written},
+        run::rehearse as wanted,
+    },
     plan::Plan,
-    run::{Opened, start_with},
+    run::{As, Ledgers, Opened, start_with},
+    step::alternatives,
 };
+
+mod jobs;
 
 /// Something went wrong.
 const ERROR: u8 = 1;
@@ -67,6 +75,61 @@ enum What {
         #[arg(long)]
         open: bool,
     },
+    /// Print every job: when it is due, in words, how its last tick ended, its next instants
+    Jobs,
+    /// Run one job once, here and now, with its policies, and write it into the ledger; exit 1 unless it ran
+    Job {
+        /// Its name
+        name: String,
+        /// Only print the changes that it would make
+        #[arg(long)]
+        dry_run: bool,
+        /// The due instant that it is told instead of now, as 2026-12-01T00:00:00Z
+        #[arg(long, value_name = "INSTANT")]
+        at: Option<Timestamp>,
+    },
+    /// Print a job's next instants, what clock changes do to them, and what each of its policies would do
+    Explain {
+        /// Its name
+        job: String,
+        /// How many instants
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        next: usize,
+    },
+    /// Print what became of every tick, the oldest first; also while the deployment runs
+    Ledger {
+        /// Only of this job
+        job: Option<String>,
+        /// Only what was due from there on: an instant, or how long ago, as 2h30m
+        #[arg(long, value_name = "WHEN", value_parser = since)]
+        since: Option<Since>,
+        /// One JSON object per line: job, due, start, end, lateness_us, attempt, outcome, why, changes, …
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// From when on.
+#[derive(Clone, Copy, Debug)]
+enum Since {
+    At(Timestamp),
+    Ago(SignedDuration),
+}
+
+fn since(said: &str) -> Result<Since, String> {
+    let ago = || said.parse().map(Since::Ago).ok();
+    let at = said.parse().map(Since::At).ok();
+    at.or_else(ago)
+        .ok_or_else(|| "it is neither an instant, as 2026-12-01T00:00:00Z, nor how long ago, as 2h30m".into())
+}
+
+impl Since {
+    fn instant(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(ago) => now.checked_sub(ago.abs()).unwrap_or(Timestamp::MIN),
+        }
+    }
 }
 
 /// What is said at the point of use.
@@ -159,12 +222,27 @@ fn obey(line: CommandLine, deployment: fn() -> Deployment) -> ExitCode {
             Err(problems) => return complain(&problems.to_string(), PROBLEM),
         };
         match line.command.unwrap_or(What::Run) {
-            What::Plan { open } => match print(&plan) {
-                Ok(()) if open => try_to_open(plan).await,
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => complain(&format!("cannot print the plan: {error}"), ERROR),
-            },
+            What::Plan { open } => {
+                let table = plan.table(Timestamp::now()).to_string();
+                match print(&table) {
+                    ExitCode::SUCCESS if open => try_to_open(plan).await,
+                    code => code,
+                }
+            }
             What::Run => run(plan, said.log, said.verbose).await,
+            What::Jobs => match written(&plan) {
+                Ok(written) => print(&jobs::standing(&plan, &written, Timestamp::now())),
+                Err(why) => complain(&why, ERROR),
+            },
+            What::Job { name, dry_run: true, at } => rehearse(plan, &name, at).await,
+            What::Job { name, dry_run: false, at } => run_job(plan, &name, at, &said).await,
+            What::Explain { job: name, next } => match named(&plan, &name) {
+                Ok(job) => {
+                    print(&jobs::explanation(&plan.jobs[job], next, Timestamp::now(), &TimeZone::system()))
+                }
+                Err(code) => code,
+            },
+            What::Ledger { job, since, json } => ledger(&plan, job.as_deref(), since, json),
         }
     });
     // A task that never returns must not keep the process.
@@ -197,17 +275,25 @@ fn complain(lines: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn print(plan: &Plan) -> std::io::Result<()> {
-    let table = plan.table(Timestamp::now()).to_string();
-    match std::io::stdout().write_all(table.as_bytes()) {
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+        Ok(()) => ExitCode::SUCCESS,
         // `plan | head` is no error.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("cannot print: {error}"), ERROR),
     }
 }
 
+/// The job with this name, or exit code 2 and what could have been meant.
+fn named(plan: &Plan, name: &str) -> Result<usize, ExitCode> {
+    plan.jobs.iter().position(|job| job.name == name).ok_or_else(|| {
+        let names: Vec<&str> = plan.jobs.iter().map(|job| &*job.name).collect();
+        complain(&format!("there is no job `{name}`; {}", alternatives(name, &names)), PROBLEM)
+    })
+}
+
 async fn try_to_open(plan: Plan) -> ExitCode {
-    match Opened::open(plan, None).await {
+    match Opened::open(plan, None, Ledgers::Leave).await {
         Ok(_) => ExitCode::SUCCESS,
         Err(errors) => complain(&errors.to_string(), ERROR),
     }
@@ -217,16 +303,13 @@ async fn run(plan: Plan, form: Option<LogForm>, verbose: u8) -> ExitCode {
     let form =
         form.unwrap_or_else(|| if std::io::stderr().is_terminal() { LogForm::Text } else { LogForm::Json });
     let _flush = log(form, verbose);
-    if let Some(root) = &plan.root
-        && let Err(error) = std::env::set_current_dir(root)
-    {
-        return complain(&format!("cannot use root `{}`: {error}", root.display()), ERROR);
-    }
-    // Foreign jobs resolve paths against the process's folder, so from here on that is the root.
-    let plan = Plan { root: None, ..plan };
+    let plan = match enter_root(plan) {
+        Ok(plan) => plan,
+        Err(why) => return complain(&why, ERROR),
+    };
     raise_descriptor_limit();
     let name = plan.name.clone();
-    let handle = match start_with(plan, true).await {
+    let handle = match start_with(plan, As::Server { signals: true }).await {
         Ok(handle) => handle,
         Err(errors) => return complain(&errors.to_string(), ERROR),
     };
@@ -236,6 +319,125 @@ async fn run(plan: Plan, form: Option<LogForm>, verbose: u8) -> ExitCode {
     handle.stopped().await;
     tracing::info!("{name} has stopped");
     ExitCode::SUCCESS
+}
+
+/// Foreign jobs resolve paths against the process's folder, so from here on that is the root.
+fn enter_root(plan: Plan) -> Result<Plan, String> {
+    if let Some(root) = &plan.root
+        && let Err(error) = std::env::set_current_dir(root)
+    {
+        return Err(format!("cannot use root `{}`: {error}", root.display()));
+    }
+    Ok(Plan { root: None, ..plan })
+}
+
+/// Of a plan only this job, due when it is told.
+fn only(plan: Plan, job: usize) -> Plan {
+    let (mut job, mounts) = (plan.jobs.into_iter().nth(job), Vec::new());
+    for job in &mut job {
+        // What it usually does when it overlaps depends on what makes it due.
+        let usual = if matches!(job.trigger, Trigger::Event(_)) { Overlap::Queue } else { Overlap::Skip };
+        let _ = job.policies.overlap.get_or_insert(usual);
+        job.trigger = Trigger::Event(trigger::Event::After(String::new()));
+    }
+    let jobs = job.into_iter().collect();
+    Plan { jobs, mounts, endpoints: Vec::new(), layers: Vec::new(), workers: Some(0), ..plan }
+}
+
+/// What is written in the ledger, by whichever process; nothing if there is no state folder.
+fn written(plan: &Plan) -> Result<Written, String> {
+    let Some(state) = &plan.state else { return Ok(Written::default()) };
+    let folder = plan.root.as_deref().unwrap_or(Path::new(".")).join(state);
+    journal::read(&folder)
+        .map_err(|error| format!("cannot read the ledger in `{}`: {error}", state.display()))
+}
+
+fn ledger(plan: &Plan, job: Option<&str>, since: Option<Since>, json: bool) -> ExitCode {
+    if plan.state.is_none() {
+        let why = "there is no ledger to read: the deployment says no `.state(\"…\")`";
+        return complain(why, ERROR);
+    }
+    let written = match written(plan) {
+        Ok(written) => written,
+        Err(why) => return complain(&why, ERROR),
+    };
+    // A job that is gone may still have ticks.
+    let known = |name: &str| written.entries.iter().any(|entry| &*entry.job == name);
+    if let Some(name) = job
+        && !known(name)
+        && let Err(code) = named(plan, name)
+    {
+        return code;
+    }
+    let since = since.map(|since| since.instant(Timestamp::now()));
+    let entries = written.entries.iter();
+    let entries = entries.filter(|entry| job.is_none_or(|job| &*entry.job == job));
+    let entries = entries.filter(|entry| since.is_none_or(|since| entry.last >= since));
+    let lines: String = match json {
+        true => entries.map(|entry| journal::to_json(entry) + "\n").collect(),
+        false => entries.map(jobs::ledger_line).collect(),
+    };
+    print(&lines)
+}
+
+/// Prints what a job would change.
+async fn rehearse(plan: Plan, name: &str, at: Option<Timestamp>) -> ExitCode {
+    let job = match named(&plan, name) {
+        Ok(job) => job,
+        Err(code) => return code,
+    };
+    if let Some(why) = plan.jobs[job].work.writes_itself() {
+        return complain(&format!("job `{name}` cannot be run dry: {why}"), ERROR);
+    }
+    let plan = match enter_root(Plan { state: None, ..only(plan, job) }) {
+        Ok(plan) => plan,
+        Err(why) => return complain(&why, ERROR),
+    };
+    let opened = match Opened::open(plan, None, Ledgers::Leave).await {
+        Ok(opened) => opened,
+        Err(errors) => return complain(&errors.to_string(), ERROR),
+    };
+    let mut tick = Tick::at(at.unwrap_or_else(Timestamp::now));
+    tick.now = Timestamp::now();
+    match wanted(&opened.tasks.jobs[0], tick).await {
+        Ok(changes) if changes.is_empty() => print("nothing would be changed\n"),
+        Ok(changes) => {
+            let shown: Vec<String> = changes.iter().map(|change| format!("{}\n", change.preview())).collect();
+            print(&shown.concat())
+        }
+        Err(outcome) => complain(&format!("job `{name}` {outcome}"), ERROR),
+    }
+}
+
+/// Runs a job once, beside a process that may be running.
+async fn run_job(plan: Plan, name: &str, at: Option<Timestamp>, said: &Said) -> ExitCode {
+    let job = match named(&plan, name) {
+        Ok(job) => job,
+        Err(code) => return code,
+    };
+    let _flush = log(said.log.unwrap_or(LogForm::Text), said.verbose);
+    let plan = match enter_root(only(plan, job)) {
+        Ok(plan) => plan,
+        Err(why) => return complain(&why, ERROR),
+    };
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let handle = match start_with(plan, As::Guest { heard }).await {
+        Ok(handle) => handle,
+        Err(errors) => return complain(&errors.to_string(), ERROR),
+    };
+    let order = Order::RunJob { name: name.to_owned(), due: at };
+    let outcome = match handle.send(order).await {
+        Reply::Begun => hears.recv().await.map(|entry| entry.outcome),
+        Reply::Refused { why } => Some(Outcome::Skipped { why }),
+        _ => None,
+    };
+    let _ = handle.send(Order::Stop).await;
+    handle.stopped().await;
+    match outcome {
+        Some(Outcome::Ran) => print(&format!("job `{name}` ran\n")),
+        Some(outcome) => complain(&format!("job `{name}` {outcome}"), ERROR),
+        None => complain(&format!("job `{name}` was stopped before it began"), ERROR),
+    }
 }
 
 /// A server needs a descriptor per connection; the soft limit is for programs that use `select`.
@@ -323,7 +525,18 @@ mod tests {
     #[test]
     fn help_names_every_command_and_variable() {
         let help = CommandLine::command().render_long_help().to_string();
-        for word in ["run", "plan", "COMBO_LISTEN", "COMBO_ROOT", "COMBO_WORKERS", "COMBO_LOG", "--port"] {
+        for word in [
+            "run",
+            "plan",
+            "jobs",
+            "explain",
+            "ledger",
+            "COMBO_LISTEN",
+            "COMBO_ROOT",
+            "COMBO_WORKERS",
+            "COMBO_LOG",
+            "--port",
+        ] {
             assert!(help.contains(word), "{word}");
         }
     }
