@@ -10,13 +10,14 @@ use std::{
 
 use combo_core::{Command, Timestamp};
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
 };
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
-    time::{MissedTickBehavior, interval, sleep_until},
+    time::{MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -57,26 +58,32 @@ pub(crate) fn watch(watch: Watch) {
 
 /// What the watch wakes up for.
 struct Ears {
-    alarm: AlarmClock,
+    /// On the wall clock: rings at once when that is set.
+    wall: AlarmClock,
+    mono: AlarmClock,
     signals: Option<Signals>,
 }
 
 impl Ears {
     fn open(signals: bool) -> io::Result<Self> {
-        Ok(Self { alarm: AlarmClock::new()?, signals: if signals { Some(Signals::new()?) } else { None } })
+        Ok(Self {
+            wall: AlarmClock::new(TimerfdClockId::Realtime, TimerfdTimerFlags::CANCEL_ON_SET)?,
+            mono: AlarmClock::new(TimerfdClockId::Monotonic, TimerfdTimerFlags::empty())?,
+            signals: if signals { Some(Signals::new()?) } else { None },
+        })
     }
 }
 
 async fn attend(watch: Watch) -> io::Result<()> {
     let Watch { mut state, mut deeds, listeners, connections, mut inbox, signals, ready } = watch;
-    let Ears { mut alarm, mut signals } = match Ears::open(signals) {
+    let Ears { mut wall, mut mono, mut signals } = match Ears::open(signals) {
         Ok(ears) => ears,
         Err(error) => {
             drop(ready.send(Err(error)));
             return Ok(());
         }
     };
-    let began = Instant::now();
+    let (began, origin) = (Instant::now(), clock_gettime(ClockId::Monotonic));
     let now = || Now { wall: Timestamp::now(), mono: began.elapsed() };
     let mut stalls = Stalls::new(deeds.desks.len());
     let mut look = interval(LOOK);
@@ -89,14 +96,16 @@ async fn attend(watch: Watch) -> io::Result<()> {
     }
     loop {
         let due = state.alarm();
-        let budget = began + due.mono.unwrap_or_default();
+        let at_wall =
+            due.wall.map(|at| Timespec { tv_sec: at.as_second(), tv_nsec: at.subsec_nanosecond().into() });
+        let at_mono = due.mono.map(|at| Timespec::try_from(at).map_or(FOR_EVER, |at| origin + at));
         let event = tokio::select! {
             event = inbox.recv() => match event {
                 Some(event) => event,
                 None => return Ok(()),
             },
-            woke = alarm.ring(due.wall) => { woke?; Event::Woke }
-            () = sleep_until(budget.into()), if due.mono.is_some() => Event::Woke,
+            woke = wall.ring(at_wall) => { woke?; Event::Woke }
+            woke = mono.ring(at_mono) => { woke?; Event::Woke }
             command = Signals::next(&mut signals) => Event::Asked { command, caller: Caller::default() },
             _ = look.tick() => {
                 stalls.look(&deeds, Instant::now());
@@ -111,22 +120,24 @@ async fn attend(watch: Watch) -> io::Result<()> {
     }
 }
 
-/// The kernel's timer on the wall clock: rings to some ten microseconds, and at once when the clock
-/// is set.
+/// As late as a clock goes.
+const FOR_EVER: Timespec = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
+
+/// The kernel's timer on one of its clocks: rings to some ten microseconds.
 struct AlarmClock {
     timer: AsyncFd<OwnedFd>,
-    set: Option<Timestamp>,
+    flags: TimerfdTimerFlags,
+    set: Option<Timespec>,
 }
 
 impl AlarmClock {
-    fn new() -> io::Result<Self> {
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer = timerfd_create(TimerfdClockId::Realtime, flags)?;
-        Ok(Self { timer: readable(timer)?, set: None })
+    fn new(clock: TimerfdClockId, flags: TimerfdTimerFlags) -> io::Result<Self> {
+        let timer = timerfd_create(clock, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        Ok(Self { timer: readable(timer)?, flags: flags | TimerfdTimerFlags::ABSTIME, set: None })
     }
 
     /// Waits for an instant, or for the clock to be set; for ever without an instant.
-    async fn ring(&mut self, at: Option<Timestamp>) -> io::Result<()> {
+    async fn ring(&mut self, at: Option<Timespec>) -> io::Result<()> {
         let Some(at) = at else { return std::future::pending().await };
         if self.set != Some(at) {
             match self.set(at) {
@@ -153,13 +164,11 @@ impl AlarmClock {
         }
     }
 
-    fn set(&mut self, at: Timestamp) -> io::Result<()> {
+    fn set(&mut self, at: Timespec) -> io::Result<()> {
         // Zero would disarm it; an instant that has passed rings at once.
-        let (tv_sec, tv_nsec) = (at.as_second().max(0), i64::from(at.subsec_nanosecond().max(1)));
-        let it_value = Timespec { tv_sec, tv_nsec };
+        let it_value = Timespec { tv_sec: at.tv_sec.max(0), tv_nsec: at.tv_nsec.max(1) };
         let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
-        let _ = timerfd_settime(&self.timer, flags, &Itimerspec { it_interval, it_value })?;
+        let _ = timerfd_settime(&self.timer, self.flags, &Itimerspec { it_interval, it_value })?;
         self.set = Some(at);
         Ok(())
     }
