@@ -12,5 +12,6 @@ pub fn deployment() -> Deployment {
         .mount("/", mount::files("static"))
         .job(Job::new("clock", "every 4s", schedules::write_time("static/time.txt")).may_write("static"))
         .job(Job::hosted("pulse", schedules::pulse("static/pulse.json")))
+        .state(".state")
         .drain(secs(30))
 }

@@ -20,6 +20,7 @@ pub mod context;
 mod draining;
 pub mod endpoint;
 mod flag;
+pub mod near;
 pub mod outcome;
 pub mod pattern;
 pub mod policy;

@@ -224,8 +224,8 @@ mod tests {
             ),
             (Problem::Target { pattern: pattern(), why: "no".into() }, "mount `/blog`: no"),
             (
-                Problem::Schedule { job: job(), said: said(), fault: schedule::Fault::Unknown },
-                "cannot understand schedule `x` of job `clock`: it begins with neither `every` nor `cron`, as in `every 4s` or `cron 30 3 * * *`",
+                Problem::Schedule { job: job(), said: said(), fault: schedule::Fault::NotMilliseconds },
+                "cannot understand schedule `x` of job `clock`: an interval is a whole number of milliseconds, at least 1ms",
             ),
             (
                 Problem::Schedule { job: job(), said: String::new(), fault: schedule::Fault::Never },

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use combo_core::{Command, MountState, MountStatus, Pattern, Reply, Status, Timestamp, Trigger};
+use combo_core::{
+    Command, MountState, MountStatus, Pattern, Reply, Status, Timestamp, Trigger, near::distance,
+};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -314,21 +316,6 @@ pub(crate) fn alternatives(said: &str, patterns: &[&str]) -> String {
         [one] => format!("{verb} is {one}"),
         _ => format!("{verb} are {}", near.join(", ")),
     }
-}
-
-/// How many characters have to be put in, taken out or changed to get from one text to another.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in to.iter().enumerate() {
-            let change = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 fn refused(why: String) -> Reply {
@@ -699,20 +686,6 @@ mod tests {
         assert_eq!(alternatives("/b", &["/a"]), "there is `/a`");
         let many = ["/", "/blog", "/shop", "/shops", "/admin", "/api", "/api/v1", "/old", "/new"];
         assert_eq!(alternatives("/shpo", &many), "the closest are `/shop`, `/shops`, `/api`");
-    }
-
-    #[test]
-    fn texts_are_as_far_apart_as_it_takes_changes() {
-        for (from, to, changes) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "", 3),
-            ("kitten", "sitting", 3),
-            ("ab", "ba", 2),
-            ("é", "e", 1),
-        ] {
-            assert_eq!(distance(from, to), changes, "{from} {to}");
-        }
     }
 
     #[test]

@@ -86,6 +86,7 @@ async fn attend(watch: Watch) -> io::Result<()> {
     let (began, origin) = (Instant::now(), clock_gettime(ClockId::Monotonic));
     let now = || Now { wall: Timestamp::now(), mono: began.elapsed() };
     let mut stalls = Stalls::new(deeds.desks.len());
+    let mut clocks = Clocks(now());
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     deeds.accept(listeners, connections);
@@ -109,7 +110,12 @@ async fn attend(watch: Watch) -> io::Result<()> {
             command = Signals::next(&mut signals) => Event::Asked { command, caller: Caller::default() },
             _ = look.tick() => {
                 stalls.look(&deeds, Instant::now());
-                continue;
+                // Not every kernel tells of a clock that was set, and none of a clock that is only pretended.
+                if clocks.went_apart(now()) || due.wall.is_some_and(|due| due + LOOK <= now().wall) {
+                    Event::Woke
+                } else {
+                    continue;
+                }
             }
         };
         for effect in step(event, &mut state, now()) {
@@ -177,6 +183,19 @@ impl AlarmClock {
 /// Whether the kernel says that the wall clock was set since it was last asked.
 fn was_set(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
+}
+
+/// Both clocks when they were last looked at.
+struct Clocks(Now);
+
+impl Clocks {
+    /// Whether one of them has gone on by a second more or less than the other.
+    fn went_apart(&mut self, now: Now) -> bool {
+        let before = std::mem::replace(&mut self.0, now);
+        let by_mono = now.mono.saturating_sub(before.mono).as_secs_f64();
+        let by_wall = now.wall.duration_since(before.wall).as_secs_f64();
+        (by_wall - by_mono).abs() >= 1.0
+    }
 }
 
 /// What the system may tell us. The first request to stop drains, the second cuts.

@@ -33,6 +33,10 @@ mod grpc;
 mod guard;
 /// Jobs and the files that they write.
 mod jobs;
+/// A process that is killed with -9.
+mod killed;
+/// The commands about jobs, and the ledger.
+mod ledger;
 /// What is said of a mount.
 mod options;
 /// Programs from outside.
