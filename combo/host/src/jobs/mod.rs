@@ -17,7 +17,7 @@ pub(crate) mod ledger;
 pub(crate) mod run;
 pub(crate) mod timetable;
 
-pub(crate) use apply::Folders;
+pub(crate) use apply::Opening;
 pub(crate) use ledger::Ledger;
 pub use ledger::{Entry, Outcome};
 pub(crate) use run::{Ended, ErasedTask, Work, erase, run};
