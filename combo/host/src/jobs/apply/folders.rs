@@ -23,7 +23,6 @@ use rustix::{
 };
 
 use super::{
-    Unapplied,
     set::{Found, recover},
     target::{DIRECTORY, Directory},
 };
@@ -149,33 +148,23 @@ impl Folders {
         self.each().iter().any(|folder| folder.unfinished.load(Ordering::Relaxed))
     }
 
-    /// None has been removed since it was opened.
-    pub(super) fn present(&self) -> Result<(), Unapplied> {
-        match self.each().iter().find(|folder| folder.is_gone()) {
-            None => Ok(()),
-            Some(folder) => Err(gone(folder)),
-        }
-    }
-
-    /// Opens again those that have been removed since. And whether there were any.
-    pub(super) fn reopen(&self) -> Result<bool, Unapplied> {
+    /// Opens again those that were removed and made again since. And whether there were any.
+    pub(super) fn reopen(&self) -> bool {
         let mut any = false;
         for folder in self.each().iter().filter(|folder| folder.is_gone()) {
             let flags = if folder.linked { DIRECTORY } else { DIRECTORY | OFlags::NOFOLLOW };
-            let opened = openat(CWD, &folder.path, flags, Mode::empty());
-            folder.real.store(Arc::new(opened.map_err(|_| gone(folder))?));
-            any = true;
+            if let Ok(opened) = openat(CWD, &folder.path, flags, Mode::empty()) {
+                folder.real.store(Arc::new(opened));
+                any = true;
+            }
         }
-        Ok(any)
+        any
     }
 }
 
-fn gone(folder: &Folder) -> Unapplied {
-    Unapplied::Failed(format!("folder `{}` was removed after it had been opened", folder.said.display()))
-}
-
 impl Folder {
-    fn is_gone(&self) -> bool {
+    /// It was removed since it was opened.
+    pub(super) fn is_gone(&self) -> bool {
         fstat(self.real.load().as_ref()).is_ok_and(|stat| stat.st_nlink == 0)
     }
 

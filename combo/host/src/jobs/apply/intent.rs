@@ -5,7 +5,7 @@
 //! write .combo-set-0123456789abcdef-0.tmp sub/a.txt
 //! remove b.txt
 //! rename c.txt d.txt
-//! end 92 00c0ffee00c0ffee
+//! end 94 a5f55658503716e8
 //! ```
 //!
 //! The last line has the number of bytes before it and their FNV-1a hash of 64 bits; without it nothing
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn it_is_lines_of_text() {
         let text = "combo set 1\nwrite .combo-set-0000000000000007-0.tmp sub/a%20b%25%0A.txt\n\
-                    remove %FF\nrename /srv/a %C3%A4\nend 102 9dcb45a63a1c10b0\n";
+                    remove %FF\nrename /srv/a %C3%A4\nend 104 a96c921a7d6287df\n";
         assert_eq!(whole(&some()), text);
         assert_eq!(read(text.as_bytes()), Intent::Whole(some()));
     }

@@ -20,7 +20,7 @@ use combo_core::Change;
 use rustix::{fs::Mode, io::Errno};
 
 pub(crate) use self::folders::{Folders, Opening, below, layered};
-use self::target::{FILE, Look, Misplaced, Target, Unappended, make_directory, place};
+use self::target::{FILE, Look, Misplaced, Target, Unappended, find, make_directory, place};
 
 /// Why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) enum Unapplied {
 /// One sentence. What was there before is there still.
 pub(crate) fn apply(folders: &Folders, change: &Change) -> Result<(), Unapplied> {
     match once(folders, change) {
-        Err(_) if folders.reopen()? => once(folders, change),
+        Err(_) if folders.reopen() => once(folders, change),
         applied => applied,
     }
 }
@@ -54,8 +54,8 @@ fn once(folders: &Folders, change: &Change) -> Result<(), Unapplied> {
         }
         Change::AppendFile { path, contents, at } => append(folders, path, contents, *at),
         Change::RemoveFile { path } => match wanted_removal(folders, path)? {
-            None => folders.present(),
-            Some(target) => target.remove().map_err(|errno| failed(Deed::Remove(path), errno)),
+            None | Some((_, Look::Absent)) => Ok(()),
+            Some((target, _)) => target.remove().map_err(|errno| failed(Deed::Remove(path), errno)),
         },
         Change::Rename { from, to } => rename(folders, from, to),
         Change::MakeDirectory { path } => make_directory(folders, path),
@@ -77,17 +77,19 @@ fn wanted_write(folders: &Folders, path: &Path, mode: Option<u32>) -> Result<(Ta
     Ok((target, Mode::from_raw_mode(mode)))
 }
 
-/// None: it is not there.
-fn wanted_removal(folders: &Folders, path: &Path) -> Result<Option<Target>, Unapplied> {
+/// And what is removed. None: not even its directory is there.
+fn wanted_removal(folders: &Folders, path: &Path) -> Result<Option<(Target, Look)>, Unapplied> {
     let deed = Deed::Remove(path);
-    let target = match place(folders, path, deed) {
-        Err(Misplaced::Missing(_)) => return Ok(None),
-        placed => placed?,
+    let placed = match place(folders, path, deed) {
+        Err(Misplaced::Missing(_)) => None,
+        placed => Some(placed?),
     };
-    match target.look().map_err(|errno| failed(deed, errno))? {
-        Look::Absent => Ok(None),
+    let look = placed.as_ref().map_or(Ok(Look::Absent), Target::look).map_err(|errno| failed(deed, errno))?;
+    match look {
+        // In a folder that was made again it may be there.
+        Look::Absent if find(folders, path, deed)?.0.is_gone() => Err(failed(deed, Errno::NOENT)),
         Look::Directory => Err(failed(deed, Errno::ISDIR)),
-        Look::File | Look::Link | Look::Other => Ok(Some(target)),
+        Look::Absent | Look::File | Look::Link | Look::Other => Ok(placed.map(|target| (target, look))),
     }
 }
 
@@ -173,7 +175,7 @@ fn failed(deed: Deed<'_>, errno: Errno) -> Unapplied {
     let error = io::Error::from(errno);
     let why = match (errno, error.kind().to_string()) {
         // Names on the way were found, and a name that is to be made need not be.
-        (Errno::NOENT, _) => "its folder has been removed meanwhile".to_owned(),
+        (Errno::NOENT, _) => "its folder was removed after it had been opened".to_owned(),
         (Errno::NOSPC, _) => "the disk is full".to_owned(),
         (Errno::DQUOT, _) => "the quota is used up".to_owned(),
         (Errno::ROFS, _) => "the file system is read-only".to_owned(),
@@ -217,19 +219,19 @@ mod tests {
     use super::{staged::Staged, *};
 
     /// A root with the folder `static`, the file `static/old` and the folder `static/sub`.
-    fn root() -> TempDir {
+    pub(super) fn root() -> TempDir {
         let root = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(root.path().join("static/sub")).expect("directories");
         fs::write(root.path().join("static/old"), "old").expect("a file");
         root
     }
 
-    fn opened(root: &Path) -> Folders {
+    pub(super) fn opened(root: &Path) -> Folders {
         Opening::new(root, None).open(&["static".into()]).expect("a folder")
     }
 
     /// All below it: folders with a `/`, links with their targets, files with their contents.
-    fn tree(folder: &Path) -> BTreeMap<String, String> {
+    pub(super) fn tree(folder: &Path) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         let mut left = vec![folder.to_owned()];
         while let Some(directory) = left.pop() {
@@ -253,15 +255,15 @@ mod tests {
         found
     }
 
-    fn tree_of<const N: usize>(entries: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pub(super) fn tree_of<const N: usize>(entries: [(&str, &str); N]) -> BTreeMap<String, String> {
         entries.map(|(name, content)| (name.to_owned(), content.to_owned())).into()
     }
 
-    fn failed(why: &str) -> Result<(), Unapplied> {
+    pub(super) fn failed(why: &str) -> Result<(), Unapplied> {
         Err(Unapplied::Failed(why.into()))
     }
 
-    fn refused(why: &str) -> Result<(), Unapplied> {
+    pub(super) fn refused(why: &str) -> Result<(), Unapplied> {
         Err(Unapplied::Refused(why.into()))
     }
 
@@ -290,6 +292,172 @@ mod tests {
         check(&Change::remove("static/old"), [("sub/", "")]);
         check(&Change::remove("static/absent"), [("old", "old"), ("sub/", "")]);
         check(&Change::remove("static/absent/absent"), [("old", "old"), ("sub/", "")]);
+        check(&Change::rename("static/old", "static/new"), [("new", "old"), ("sub/", "")]);
+        check(&Change::rename("static/old", "static/sub/old"), [("sub/", ""), ("sub/old", "old")]);
+        check(&Change::rename("static/old", "static/old"), [("old", "old"), ("sub/", "")]);
+        check(&Change::rename("static/sub", "static/new"), [("new/", ""), ("old", "old")]);
+        check(&Change::make_directory("static/sub"), [("old", "old"), ("sub/", "")]);
+        check(&Change::make_directory("static/"), [("old", "old"), ("sub/", "")]);
+        check(
+            &Change::make_directory("static/a/b/"),
+            [("a/", ""), ("a/b/", ""), ("old", "old"), ("sub/", "")],
+        );
+    }
+
+    #[test]
+    fn what_has_been_appended_is_not_appended_again() {
+        let check = |before: Option<&str>, at: u64, contents: &'static str, after: Result<&str, u64>| {
+            let root = root();
+            let path = root.path().join("static/log");
+            if let Some(before) = before {
+                fs::write(&path, before).expect("a file");
+            }
+            let expected = after.map(|_| ()).map_err(|length| {
+                let why = format!("it is {length} bytes long and not {at}");
+                Unapplied::Failed(format!("cannot append to `static/log`: {why}"))
+            });
+            for _ in 0..2 {
+                let change = Change::append_at("static/log", at, contents);
+                assert_eq!(apply(&opened(root.path()), &change), expected, "{before:?} {at} {contents}");
+            }
+            let after = after.ok().or(before).map(str::to_owned);
+            assert_eq!(fs::read_to_string(&path).ok(), after, "{before:?} {at} {contents}");
+        };
+        check(Some("one"), 3, "two", Ok("onetwo"));
+        check(Some("onetwo"), 3, "two", Ok("onetwo"));
+        check(Some("onetwothree"), 3, "two", Ok("onetwothree"));
+        check(Some("onet"), 3, "two", Ok("onetwo"));
+        check(Some("onex"), 3, "two", Err(4));
+        check(Some("onetwx"), 3, "two", Err(6));
+        check(Some("on"), 3, "two", Err(2));
+        check(Some(""), 0, "two", Ok("two"));
+        check(None, 0, "two", Ok("two"));
+        check(None, 3, "two", Err(0));
+        check(Some("one"), 3, "", Ok("one"));
+        check(Some("one"), 2, "", Ok("one"));
+    }
+
+    #[test]
+    fn what_cannot_be_renamed_stays() {
+        let root = root();
+        symlink("old", root.path().join("static/link")).expect("a link");
+        fs::write(root.path().join("static/other"), "").expect("a file");
+        let because = |from: &str, to: &str, why: &str| {
+            check_not(
+                &root,
+                &Change::rename(from, to),
+                &failed(&format!("cannot rename `{from}` to `{to}`: {why}")),
+            );
+        };
+        let there = "there is no `static/a`, and there is a `static/old`: it may have been renamed already";
+        because("static/a", "static/b", "there is no `static/a`");
+        because("static/a", "static/old", there);
+        because("static/old", "static/sub", "`static/sub` is a directory");
+        because("static/sub", "static/old", "there is a `static/old`");
+        because("static/sub", "static/sub/a", "one is inside the other");
+        because("static/old", "static/a/b", "there is no folder `static/a`; it has to be made beforehand");
+        because("static", "static/a", "is a directory");
+        let link = refused("`static/link` is a symbolic link");
+        check_not(&root, &Change::rename("static/link", "static/a"), &link);
+        let outside = refused("`outside` lies outside what it may write (`static`)");
+        check_not(&root, &Change::rename("static/old", "outside"), &outside);
+        check_not(&root, &Change::rename("outside", "static/old"), &outside);
+        let why = "cannot make directory `static/old/a`: `static/old` is not a folder";
+        check_not(&root, &Change::make_directory("static/old/a"), &failed(why));
+        let why = "`static/link/a` leads through the symbolic link `static/link`";
+        check_not(&root, &Change::make_directory("static/link/a"), &refused(why));
+    }
+
+    #[test]
+    fn a_file_is_not_renamed_to_another_file_system() {
+        let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+        let root = root();
+        let folders = [PathBuf::from("static"), elsewhere.path().to_owned()];
+        let folders = Opening::new(root.path(), None).open(&folders).expect("folders");
+        let to = elsewhere.path().join("a");
+        let why =
+            format!("cannot rename `static/old` to `{}`: they are on different file systems", to.display());
+        let change = Change::rename("static/old", &to);
+        assert_eq!(apply(&folders, &change), failed(&why));
+        assert_eq!(apply(&folders, &Change::set([Change::write("static/new", "1"), change])), failed(&why));
+        assert_eq!(tree(&root.path().join("static")), tree_of([("old", "old"), ("sub/", "")]));
+    }
+
+    #[test]
+    fn names_that_combo_keeps_are_not_for_tasks() {
+        let root = root();
+        let why = "cannot write `static/.combo-set-0.intent`: in `static/.combo-set-0.intent`, combo keeps \
+                   `.combo-set-0.intent` for itself";
+        check_not(&root, &Change::write("static/.combo-set-0.intent", "1"), &refused(why));
+        for change in [
+            Change::append("static/.combo-0.tmp", "1"),
+            Change::rename("static/old", "static/.combo-0.tmp"),
+            Change::make_directory("static/.combo-a/b"),
+        ] {
+            assert!(matches!(apply(&opened(root.path()), &change), Err(Unapplied::Refused(_))), "{change}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_was_made_again_is_opened_again() {
+        for change in [
+            Change::write("static/a", "1"),
+            Change::append("static/a", "1"),
+            Change::rename("static/b", "static/a"),
+            Change::set([Change::write("static/a", "1"), Change::remove("static/b")]),
+        ] {
+            let root = root();
+            let folders = opened(root.path());
+            fs::remove_dir_all(root.path().join("static")).expect("removed");
+            fs::create_dir(root.path().join("static")).expect("made again");
+            fs::write(root.path().join("static/b"), "1").expect("a file");
+            let mut expected = tree_of([("a", "1"), ("b", "1")]);
+            if !matches!(change, Change::WriteFile { .. } | Change::AppendFile { .. }) {
+                let _ = expected.remove("b");
+            }
+            assert_eq!(apply(&folders, &change), Ok(()), "{change}");
+            assert_eq!(tree(&root.path().join("static")), expected, "{change}");
+            assert_eq!(apply(&folders, &Change::remove("static/a")), Ok(()));
+        }
+        let root = root();
+        let folders = opened(root.path());
+        fs::remove_dir_all(root.path().join("static")).expect("removed");
+        fs::create_dir(root.path().join("static")).expect("made again");
+        fs::write(root.path().join("static/a"), "1").expect("a file");
+        assert_eq!(apply(&folders, &Change::remove("static/a")), Ok(()));
+        assert_eq!(tree(&root.path().join("static")), tree_of([]));
+    }
+
+    /// What was a folder is not followed elsewhere; what was a link is followed as at first.
+    #[test]
+    fn a_folder_that_was_made_again_as_a_link_is_not_followed() {
+        let root = root();
+        let folders = opened(root.path());
+        fs::remove_dir_all(root.path().join("static")).expect("removed");
+        fs::create_dir(root.path().join("outside")).expect("a directory");
+        symlink("outside", root.path().join("static")).expect("a link");
+        let why = "cannot write `static/a`: its folder was removed after it had been opened";
+        assert_eq!(apply(&folders, &Change::write("static/a", "1")), failed(why));
+        let folders = opened(root.path());
+        fs::remove_dir(root.path().join("outside")).expect("removed");
+        fs::create_dir(root.path().join("elsewhere")).expect("a directory");
+        fs::remove_file(root.path().join("static")).expect("removed");
+        symlink("elsewhere", root.path().join("static")).expect("a link");
+        assert_eq!(apply(&folders, &Change::write("static/a", "1")), Ok(()));
+        assert_eq!(tree(&root.path().join("elsewhere")), tree_of([("a", "1")]));
+    }
+
+    #[test]
+    fn many_jobs_share_what_is_opened() {
+        let root = root();
+        let descriptors = || fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let mut opening = Opening::new(root.path(), None);
+        let (first, before) = (opening.open(&["static".into()]).expect("a folder"), descriptors());
+        let all: Vec<_> = (0..10_000).map(|_| opening.open(&["static".into()]).expect("a folder")).collect();
+        // Other tests open some at the same time.
+        assert!(descriptors() < before + 1_000);
+        assert_eq!(size_of_val(&all[0]), size_of::<usize>());
+        assert_eq!(apply(&first, &Change::write("static/a", "1")), Ok(()));
     }
 
     #[test]
@@ -446,7 +614,7 @@ mod tests {
         }
         let folders = opened(root.path());
         fs::remove_dir_all(root.path().join("static")).expect("removed");
-        let why = "cannot write `static/a`: its folder was removed after it had been opened, at the start";
+        let why = "cannot write `static/a`: its folder was removed after it had been opened";
         assert_eq!(apply(&folders, &Change::write("static/a", "1")), failed(why));
     }
 
@@ -488,23 +656,27 @@ mod tests {
     const AGAIN: &str = "COMBO_APPLY_TEST";
 
     /// The root, in a process made by [`again`].
-    fn alone() -> Option<PathBuf> {
+    pub(super) fn alone() -> Option<PathBuf> {
         std::env::var_os(AGAIN).map(PathBuf::from)
     }
 
     /// Runs one test of these in a process of its own, after a bit of shell.
     fn again(test: &str, shell: &str, root: &Path) -> Output {
-        let (_, module) = module_path!().split_once("::").expect("a crate and modules");
-        Command::new("sh")
+        in_another_process(module_path!(), test, shell, root).output().expect("it is run")
+    }
+
+    pub(super) fn in_another_process(module: &str, test: &str, shell: &str, root: &Path) -> Command {
+        let (_, module) = module.split_once("::").expect("a crate and modules");
+        let mut command = Command::new("sh");
+        let _ = command
             .args(["-c", &format!("{shell} exec \"$0\" \"$@\"")])
             .arg(std::env::current_exe().expect("this program"))
             .args([&format!("{module}::{test}"), "--exact", "--nocapture"])
-            .env(AGAIN, root)
-            .output()
-            .expect("it is run")
+            .env(AGAIN, root);
+        command
     }
 
-    fn passed(output: &Output) {
+    pub(super) fn passed(output: &Output) {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
     }
@@ -721,6 +893,46 @@ mod tests {
         check_layer(&[Change::remove("static/old")], removed);
         check_layer(&[Change::remove("static/old"), Change::remove("static/old")], removed);
         check_layer(&[Change::write("static/old", "new"), Change::remove("static/old")], removed);
+        let renamed = [("static/", ""), ("static/.wh.old", ""), ("static/new", "old")];
+        check_layer(&[Change::rename("static/old", "static/new")], renamed);
+        check_layer(
+            &[Change::append_at("static/old", 3, "er"), Change::append_at("static/old", 3, "er")],
+            [("static/", ""), ("static/old", "older")],
+        );
+        check_layer(
+            &[Change::make_directory("static/a/b"), Change::write("static/a/b/c", "1")],
+            [("static/", ""), ("static/a/", ""), ("static/a/b/", ""), ("static/a/b/c", "1")],
+        );
+        check_layer(
+            &[
+                Change::rename("static/sub", "static/new"),
+                Change::append("static/new/deep", "er"),
+                Change::make_directory("static/sub"),
+                Change::append("static/sub/deep", "1"),
+            ],
+            [
+                ("static/", ""),
+                ("static/.wh.sub", ""),
+                ("static/new/", ""),
+                ("static/new/deep", "deeper"),
+                ("static/sub/", ""),
+                ("static/sub/deep", "1"),
+            ],
+        );
+        check_layer(
+            &[Change::set([
+                Change::write("static/sub/deep", "er"),
+                Change::remove("static/old"),
+                Change::write("static/new", "1"),
+            ])],
+            [
+                ("static/", ""),
+                ("static/.wh.old", ""),
+                ("static/new", "1"),
+                ("static/sub/", ""),
+                ("static/sub/deep", "er"),
+            ],
+        );
         let again = [("static/", ""), ("static/old", "again")];
         check_layer(&[Change::remove("static/old"), Change::write("static/old", "again")], again);
         check_layer(&[Change::remove("static/old"), Change::append("static/old", "again")], again);

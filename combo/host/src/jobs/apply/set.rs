@@ -76,7 +76,6 @@ struct Directories(HashMap<(u64, u64), Rc<Directory>>);
 ///
 /// One sentence. Nothing has changed, or it says that the rest is tried again.
 pub(super) fn make(folders: &Folders, changes: &[Change]) -> Result<(), Unapplied> {
-    folders.present()?;
     let mut directories = Directories::default();
     let Some((home, parts, staging)) = planned(folders, changes, &mut directories)? else { return Ok(()) };
     let failed = |errno| failed(Deed::Set(changes.len()), errno);
@@ -133,7 +132,8 @@ fn planned<'a>(
                 parts.push(Part { step, target, to: None });
             }
             Change::RemoveFile { path } => {
-                if let Some(target) = wanted_removal(folders, path)? {
+                // One that is not there may be until it is this set's turn.
+                if let Some((target, _)) = wanted_removal(folders, path)? {
                     let (target, path) = placed(target, path, Deed::Remove(path))?;
                     parts.push(Part { step: Step::Remove { path }, target, to: None });
                 }
@@ -176,6 +176,12 @@ fn make_alone(
     directories: &Directories,
     failed: impl Fn(Errno) -> Unapplied,
 ) -> Result<(), Unapplied> {
+    for part in &parts {
+        // Others may have been quicker.
+        if part.to.is_some() && part.target.look().map_err(&failed)? != Look::File {
+            return Err(super::failed(part.deed(), Errno::NOENT));
+        }
+    }
     let mut begun = Begun::new(home.directory().map_err(&failed)?, parts).map_err(&failed)?;
     for (n, contents, mode) in staging {
         let part = &begun.parts[*n];
@@ -292,7 +298,9 @@ impl Begun {
         self.decided = true;
         let decided = written.and_then(|()| fsync(&self.file));
         // If it cannot be taken back either, the next start will see what was decided.
-        decided.inspect_err(|_| drop(self.retract()))
+        decided.inspect_err(|_| {
+            let _ = self.retract();
+        })
     }
 
     fn retract(&mut self) -> Result<(), Errno> {
@@ -524,4 +532,347 @@ fn placed(folders: &Folders, step: Step, directories: &mut Directories) -> Resul
         }
     };
     Ok(Part { step, target, to })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        fs,
+        os::unix::fs::{PermissionsExt, symlink},
+        process::{Child, Stdio},
+        thread::sleep,
+        time::Duration,
+    };
+
+    use tempfile::TempDir;
+
+    use super::{
+        super::{
+            Opening, apply,
+            tests::{alone, failed, in_another_process, opened, passed, refused, root, tree, tree_of},
+        },
+        *,
+    };
+
+    /// What becomes of `static`, which has `old` and `sub/` at first.
+    fn check<const N: usize>(set: impl IntoIterator<Item = Change>, entries: [(&str, &str); N]) {
+        let (root, set) = (root(), Change::set(set));
+        assert_eq!(apply(&opened(root.path()), &set), Ok(()), "{set}");
+        assert_eq!(tree(&root.path().join("static")), tree_of(entries), "{set}");
+    }
+
+    /// Nothing becomes of it.
+    fn check_not(root: &TempDir, set: impl IntoIterator<Item = Change>, result: &Result<(), Unapplied>) {
+        let (before, set) = (tree(root.path()), Change::set(set));
+        assert_eq!(&apply(&opened(root.path()), &set), result, "{set}");
+        assert_eq!(tree(root.path()), before, "{set}");
+    }
+
+    fn found(root: &Path) -> Vec<String> {
+        let mut opening = Opening::new(root, None);
+        let _ = opening.open(&["static".into()]).expect("a folder");
+        opening.finish()
+    }
+
+    #[test]
+    fn all_of_a_set_is_made() {
+        check([], [("old", "old"), ("sub/", "")]);
+        check(
+            [
+                Change::write("static/a", "1"),
+                Change::write("static/sub/b", "2"),
+                Change::remove("static/old"),
+            ],
+            [("a", "1"), ("sub/", ""), ("sub/b", "2")],
+        );
+        check(
+            [Change::rename("static/old", "static/sub/new"), Change::remove("static/absent")],
+            [("sub/", ""), ("sub/new", "old")],
+        );
+        let mode = Change::WriteFile { path: "static/a".into(), contents: "1".into(), mode: Some(0o600) };
+        let root = root();
+        let set = Change::set([mode, Change::write("static/b", "2")]);
+        assert_eq!(apply(&opened(root.path()), &set), Ok(()));
+        let mode = |name| root.path().join(name).metadata().expect("a file").permissions().mode() & 0o7777;
+        assert_eq!([mode("static/a"), mode("static/b")], [0o600, 0o644]);
+    }
+
+    #[test]
+    fn if_one_may_not_be_none_is_made() {
+        let root = root();
+        let first = || Change::write("static/a", "1");
+        let check = |change: Change, result| check_not(&root, [first(), change], &result);
+        let only = "a set has files to write, to remove and to rename, and not: ";
+        check(Change::append("static/b", "1"), refused(&format!("{only}append to `static/b` (1 bytes)")));
+        check(Change::make_directory("static/b"), refused(&format!("{only}make directory `static/b`")));
+        check(Change::set([first()]), refused(&format!("{only}write 1 files as one: `static/a`")));
+        check(
+            Change::write("static/a", "2"),
+            refused("cannot write `static/a`: a set has each path only once"),
+        );
+        check(
+            Change::remove("static/./a"),
+            refused("cannot remove `static/./a`: a set has each path only once"),
+        );
+        check(Change::write("b", "1"), refused("`b` lies outside what it may write (`static`)"));
+        check(Change::write("static/sub", "1"), failed("cannot write `static/sub`: is a directory"));
+        check(
+            Change::rename("static/sub", "static/b"),
+            refused("cannot rename `static/sub` to `static/b`: in a set only files are renamed"),
+        );
+        check(
+            Change::rename("static/b", "static/c"),
+            failed("cannot rename `static/b` to `static/c`: there is no `static/b`"),
+        );
+    }
+
+    #[test]
+    fn on_a_full_disk_none_is_made_and_nothing_is_left() {
+        let test = "on_a_full_disk_none_is_made_and_nothing_is_left";
+        if let Some(root) = alone() {
+            let (folders, much) = (opened(&root), "new".repeat(10_000));
+            let set = [Change::write("static/old", "new"), Change::write("static/sub/b", much)];
+            let why = "cannot write 2 files as one: file too large";
+            assert_eq!(apply(&folders, &Change::set(set)), failed(why));
+            return;
+        }
+        let root = root();
+        let output =
+            in_another_process(module_path!(), test, "trap '' XFSZ; ulimit -f 1;", root.path()).output();
+        passed(&output.expect("it is run"));
+        assert_eq!(tree(&root.path().join("static")), tree_of([("old", "old"), ("sub/", "")]));
+    }
+
+    /// An intent of `static`, as a killed process may have left it.
+    fn leave(root: &Path, text: &str) {
+        let path = root.join("static/.combo-set-0.intent");
+        fs::write(&path, text).expect("an intent");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("its mode");
+    }
+
+    fn whole(steps: &[Step]) -> String {
+        let begun = intent::begin(steps);
+        let end = intent::end(&begun);
+        begun + &end
+    }
+
+    #[test]
+    fn what_was_decided_is_finished_at_the_next_start() {
+        let root = root();
+        let folder = root.path().join("static");
+        let staged = intent::staged(7, 0);
+        let text = whole(&[
+            Step::Write { staged: staged.clone(), path: "sub/a".into() },
+            Step::Write { staged: intent::staged(7, 1), path: "done".into() },
+            Step::Remove { path: "old".into() },
+        ]);
+        let finished = "finished a set of changes that was begun before: write `static/sub/a`, \
+                        write `static/done`, remove `static/old`";
+        fs::write(folder.join("sub").join(&staged), "1").expect("a staged file");
+        fs::write(folder.join("done"), "2").expect("a file");
+        leave(root.path(), &text);
+        // Whoever is not at the start leaves staged files alone.
+        assert_eq!(apply(&opened(root.path()), &Change::write("static/sub/b", "3")), Ok(()));
+        assert!(folder.join("sub").join(&staged).exists());
+        assert_eq!(found(root.path()), [finished]);
+        let expected = tree_of([("done", "2"), ("sub/", ""), ("sub/a", "1"), ("sub/b", "3")]);
+        assert_eq!(tree(&folder), expected);
+        assert_eq!(found(root.path()), [""; 0]);
+        // As if it had been killed just before the end of that.
+        leave(root.path(), &text);
+        assert_eq!(found(root.path()), [finished]);
+        assert_eq!(tree(&folder), expected);
+        // A set finishes what was left first.
+        leave(root.path(), &whole(&[Step::Remove { path: "done".into() }]));
+        assert_eq!(apply(&opened(root.path()), &Change::set([Change::write("static/a", "1")])), Ok(()));
+        let expected = tree_of([("a", "1"), ("sub/", ""), ("sub/a", "1"), ("sub/b", "3")]);
+        assert_eq!(tree(&folder), expected);
+    }
+
+    #[test]
+    fn what_was_not_decided_is_taken_back() {
+        let root = root();
+        let folder = root.path().join("static");
+        let staged = intent::staged(7, 0);
+        let steps = [
+            Step::Write { staged: staged.clone(), path: "sub/a".into() },
+            Step::Remove { path: "old".into() },
+        ];
+        fs::write(folder.join("sub").join(&staged), "1").expect("a staged file");
+        leave(root.path(), &intent::begin(&steps));
+        let back = "took back a set of changes that was begun in `static`; nothing of it had been made";
+        assert_eq!(found(root.path()), [back]);
+        assert_eq!(tree(&folder), tree_of([("old", "old"), ("sub/", "")]));
+        fs::write(folder.join("sub").join(&staged), "1").expect("a staged file");
+        let text = whole(&steps).replace("remove old", "remove sub");
+        leave(root.path(), &text);
+        let aside = "`static/.combo-set-0.intent` is not what was written there; it is \
+                     `.combo-set-0.intent.broken` now, and nothing of it was made";
+        assert_eq!(found(root.path()), [aside]);
+        let expected = tree_of([(".combo-set-0.intent.broken", &*text), ("old", "old"), ("sub/", "")]);
+        assert_eq!(tree(&folder), expected);
+        assert_eq!(found(root.path()), [""; 0]);
+    }
+
+    #[test]
+    fn an_intent_that_leads_outside_is_left_alone() {
+        let root = root();
+        fs::write(root.path().join("outside"), "1").expect("a file");
+        fs::write(root.path().join("static").join(intent::staged(7, 0)), "1").expect("a staged file");
+        symlink("..", root.path().join("static/up")).expect("a link");
+        let outside = root.path().join("outside");
+        let check = |step: Step, why: &str| {
+            leave(root.path(), &whole(&[Step::Remove { path: "old".into() }, step]));
+            let before = tree(root.path());
+            assert_eq!(found(root.path()), [format!("left `static/.combo-set-0.intent` alone: {why}")]);
+            assert_eq!(tree(root.path()), before);
+            // And others are made beside it.
+            let set = Change::set([Change::write("static/a", "1"), Change::remove("static/b")]);
+            assert_eq!(apply(&opened(root.path()), &set), Ok(()));
+        };
+        let lies = format!("`{}` lies outside what it may write (`static`)", outside.display());
+        check(Step::Remove { path: outside.clone() }, &lies);
+        check(Step::Rename { from: "old".into(), to: outside.clone() }, &lies);
+        check(Step::Rename { from: outside, to: "a".into() }, &lies);
+        check(Step::Remove { path: "../outside".into() }, "`static/../outside` has a `..` in it");
+        check(
+            Step::Write { staged: intent::staged(7, 0), path: "up/outside".into() },
+            "`static/up/outside` leads through the symbolic link `static/up`",
+        );
+        let path = root.path().join("static/.combo-set-0.intent");
+        leave(root.path(), &whole(&[Step::Remove { path: "old".into() }]));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).expect("its mode");
+        let why = "left `static/.combo-set-0.intent` alone: others could have written it";
+        assert_eq!(found(root.path()), [why]);
+        assert!(root.path().join("static/old").exists());
+    }
+
+    #[test]
+    fn what_one_job_may_not_finish_another_may() {
+        let root = root();
+        fs::create_dir(root.path().join("other")).expect("a directory");
+        fs::write(root.path().join("other/a"), "").expect("a file");
+        leave(root.path(), &whole(&[Step::Remove { path: root.path().join("other/a") }]));
+        let mut opening = Opening::new(root.path(), None);
+        for folders in [vec!["static".into()], vec!["static".into(), "other".into()], vec!["other".into()]] {
+            let _ = opening.open(&folders).expect("folders");
+        }
+        let path = root.path().join("other/a");
+        let finished =
+            format!("finished a set of changes that was begun before: remove `{}`", path.display());
+        assert_eq!(opening.finish(), [finished]);
+        assert!(!path.exists());
+    }
+
+    /// Something is in the way in between: a link where a staged file was.
+    #[test]
+    fn a_link_in_place_of_a_staged_file_is_not_taken() {
+        let root = root();
+        let folder = root.path().join("static");
+        symlink("/etc/passwd", folder.join(intent::staged(7, 0))).expect("a link");
+        leave(root.path(), &whole(&[Step::Write { staged: intent::staged(7, 0), path: "a".into() }]));
+        let before = tree(root.path());
+        let why = "cannot finish the set of changes `static/.combo-set-0.intent`: cannot write `static/a`";
+        assert!(found(root.path())[0].starts_with(why), "{:?}", found(root.path()));
+        assert_eq!(tree(root.path()), before);
+        // Until that is mended, a job that would be overtaken by it changes nothing.
+        let mut opening = Opening::new(root.path(), None);
+        let folders = opening.open(&["static".into()]).expect("a folder");
+        drop(opening.finish());
+        let Err(Unapplied::Failed(said)) = apply(&folders, &Change::write("static/b", "1")) else { panic!() };
+        assert!(said.starts_with(why), "{said}");
+        fs::remove_file(folder.join(intent::staged(7, 0))).expect("removed");
+        assert_eq!(apply(&folders, &Change::write("static/b", "1")), Ok(()));
+        assert_eq!(tree(&folder), tree_of([("b", "1"), ("old", "old"), ("sub/", "")]));
+    }
+
+    /// One set after the other, for ever: the same text everywhere; `odd` is there or not, and one of
+    /// `left` and `right`.
+    fn make_for_ever(root: &Path) -> ! {
+        let mut opening = Opening::new(root, None);
+        let folders = opening.open(&["static".into(), "other".into()]).expect("folders");
+        drop(opening.finish());
+        let id = std::process::id();
+        for n in 0_u64.. {
+            let contents = format!("{id} {n}");
+            let odd = n % 2 == 1;
+            let (from, to) = if odd { ("left", "right") } else { ("right", "left") };
+            let set = Change::set([
+                Change::write("static/a", contents.clone()),
+                Change::write("static/sub/b", contents.clone()),
+                Change::rename(format!("static/{from}"), format!("static/sub/{to}")),
+                if odd { Change::write("other/odd", contents) } else { Change::remove("other/odd") },
+            ]);
+            // Where another process has just renamed it the other way, this one is not made.
+            let _ = apply(&folders, &set);
+            let back = Change::set([
+                Change::rename(format!("static/sub/{to}"), format!("static/{to}")),
+                Change::write("other/c", ""),
+            ]);
+            let _ = apply(&folders, &back);
+        }
+        unreachable!();
+    }
+
+    fn check_whole(root: &Path, round: usize) {
+        let files = tree(root);
+        let read = |name: &str| files.get(name).map(String::as_str);
+        let a = read("static/a").expect("it was there at first");
+        assert_eq!(read("static/sub/b"), Some(a), "{round}: {files:?}");
+        let odd = a.ends_with(['1', '3', '5', '7', '9']);
+        assert_eq!(read("other/odd"), odd.then_some(a), "{round}: {files:?}");
+        let names: Vec<_> =
+            files.keys().filter(|name| name.ends_with("left") || name.ends_with("right")).collect();
+        assert_eq!(names.len(), 1, "{round}: {files:?}");
+        assert_eq!(names[0].ends_with("right"), odd, "{round}: {files:?}");
+        assert!(!files.keys().any(|name| name.contains("/.combo")), "{round}: {files:?}");
+    }
+
+    fn check_killed(test: &str, processes: usize, rounds: usize) {
+        if let Some(root) = alone() {
+            make_for_ever(&root);
+        }
+        let root = root();
+        fs::create_dir(root.path().join("other")).expect("a directory");
+        for name in ["static/a", "static/sub/b", "static/left"] {
+            fs::write(root.path().join(name), "0 0").expect("a file");
+        }
+        let mut seen = BTreeMap::new();
+        for round in 0..rounds {
+            let mut command = in_another_process(module_path!(), test, "", root.path());
+            let _ = command.stdout(Stdio::null()).stderr(Stdio::null());
+            let mut children: Vec<Child> =
+                (0..processes).map(|_| command.spawn().expect("a process")).collect();
+            let random = RandomState::new().build_hasher().finish();
+            sleep(Duration::from_micros(10_000 + random % 90_000));
+            for child in &mut children {
+                child.kill().expect("killed");
+                let _ = child.wait().expect("ended");
+            }
+            // Some are finished by the next process, which may be killed over it.
+            if round % 3 == 2 || round + 1 == rounds {
+                let mut opening = Opening::new(root.path(), None);
+                let _ = opening.open(&["static".into(), "other".into()]).expect("folders");
+                for sentence in opening.finish() {
+                    let begin = sentence.split_whitespace().next().unwrap_or_default().to_owned();
+                    *seen.entry(begin).or_insert(0) += 1;
+                }
+                check_whole(root.path(), round);
+            }
+        }
+        println!("{seen:?}");
+        assert!(fs::read_to_string(root.path().join("static/a")).expect("a file") != "0 0", "some was made");
+        assert!(!seen.keys().any(|begin| begin == "left" || begin == "cannot"), "{seen:?}");
+    }
+
+    #[test]
+    fn a_killed_process_leaves_all_or_nothing() {
+        check_killed("a_killed_process_leaves_all_or_nothing", 1, 60);
+    }
+
+    #[test]
+    fn two_killed_processes_leave_all_or_nothing() {
+        check_killed("two_killed_processes_leave_all_or_nothing", 2, 30);
+    }
 }

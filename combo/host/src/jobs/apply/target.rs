@@ -148,10 +148,10 @@ fn lost(directory: &Directory, passed: &Path, path: &Path, deed: Deed<'_>, errno
 pub(super) fn make_directory(folders: &Folders, path: &Path) -> Result<(), Unapplied> {
     let deed = Deed::Make(path);
     let (folder, names) = find(folders, path, deed)?;
-    if names.is_empty() {
-        return folders.present();
-    }
     let failed = |errno| failed(deed, errno);
+    if names.is_empty() && folder.is_gone() {
+        return Err(failed(Errno::NOENT));
+    }
     let mut directory = folder.directory().map_err(failed)?;
     let mut passed = folder.said.clone();
     for part in &names {
