@@ -58,7 +58,7 @@ pub enum Change {
     /// All of these or none: files to write, to remove and to rename, each path named once. If the
     /// process is killed in between, the rest is done at the next start. For a moment a reader may see one file
     /// new and another old.
-    Set(Vec<Change>),
+    Set(Vec<Self>),
 }
 
 impl Change {

@@ -6,7 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is where folders are opened on behalf of tasks")]
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs, io,
     os::fd::OwnedFd,
     path::{Component, Path, PathBuf},
@@ -23,7 +23,7 @@ use rustix::{
 };
 
 use super::{
-    set::{Found, recover},
+    set::{Found, has_intents, recover},
     target::{DIRECTORY, Directory},
 };
 
@@ -116,7 +116,10 @@ impl<'a> Opening<'a> {
     /// called when all have been opened, and before anything runs. Gives what was found, as sentences.
     pub(crate) fn finish(self) -> Vec<String> {
         let (mut said, mut left) = (Vec::new(), BTreeMap::new());
-        for folders in self.given.values() {
+        let there: HashSet<_> =
+            self.folders.values().filter(|folder| has_intents(folder)).map(Arc::as_ptr).collect();
+        let concerned = |folders: &&Folders| folders.each().iter().any(|f| there.contains(&Arc::as_ptr(f)));
+        for folders in self.given.values().filter(concerned) {
             for (intent, found) in recover(folders) {
                 match found {
                     Found::Left(sentence) => drop(left.insert(intent, sentence)),
@@ -178,7 +181,7 @@ impl Folder {
 
 /// What is left of a path below a folder, if it lies there: whole names are compared, as they are
 /// said. `..` below the folder is still in it. Both may be relative to the root.
-pub(crate) fn below(root: &Path, folder: &Path, path: &Path) -> Option<PathBuf> {
+pub(super) fn below(root: &Path, folder: &Path, path: &Path) -> Option<PathBuf> {
     root.join(path).strip_prefix(root.join(folder)).ok().map(Path::to_owned)
 }
 

@@ -19,7 +19,7 @@ use std::{fmt, io, path::Path};
 use combo_core::Change;
 use rustix::{fs::Mode, io::Errno};
 
-pub(crate) use self::folders::{Folders, Opening, below, layered};
+pub(crate) use self::folders::{Folders, Opening, layered};
 use self::target::{FILE, Look, Misplaced, Target, Unappended, find, make_directory, place};
 
 /// Why a change was not made.
@@ -216,7 +216,7 @@ mod tests {
     };
     use tempfile::TempDir;
 
-    use super::{staged::Staged, *};
+    use super::{folders::below, staged::Staged, *};
 
     /// A root with the folder `static`, the file `static/old` and the folder `static/sub`.
     pub(super) fn root() -> TempDir {

@@ -44,9 +44,9 @@ const PASSABLE: u32 = 0o755;
 /// Names that begin so are not for tasks.
 pub(super) const OURS: &str = ".combo-";
 
-/// How often a lock is asked for, and how long it is waited for in between.
-const ASKED: u32 = 2_000;
-const AGAIN: Duration = Duration::from_millis(5);
+/// How often a lock is asked for, and how long is waited in between: 10 seconds at most.
+pub(super) const ASKED: u32 = 2_000;
+pub(super) const AGAIN: Duration = Duration::from_millis(5);
 
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
