@@ -384,6 +384,30 @@ mod tests {
     }
 
     #[test]
+    fn what_the_world_refuses_is_a_sentence() {
+        let path = Path::new("static/a");
+        for (errno, why) in [
+            (Errno::NOENT, "its folder was removed after it had been opened"),
+            (Errno::NOSPC, "the disk is full"),
+            (Errno::DQUOT, "the quota is used up"),
+            (Errno::ROFS, "the file system is read-only"),
+            (Errno::ACCESS, "permission denied"),
+            (Errno::ISDIR, "is a directory"),
+            (Errno::IO, "Input/output error (os error 5)"),
+        ] {
+            assert_eq!(
+                Err(super::failed(Deed::Write(path), errno)),
+                failed(&format!("cannot write `static/a`: {why}"))
+            );
+        }
+        let said = |deed: Deed<'_>| deed.to_string();
+        assert_eq!(said(Deed::Append(path)), "append to `static/a`");
+        assert_eq!(said(Deed::Remove(path)), "remove `static/a`");
+        assert_eq!(said(Deed::Make(path)), "make directory `static/a`");
+        assert_eq!(said(Deed::Set(3)), "write 3 files as one");
+    }
+
+    #[test]
     fn names_that_combo_keeps_are_not_for_tasks() {
         let root = root();
         let why = "cannot write `static/.combo-set-0.intent`: in `static/.combo-set-0.intent`, combo keeps \
@@ -850,6 +874,10 @@ mod tests {
                     Change::append("static/sub/b", "1"),
                     Change::remove("static/sub/file"),
                     Change::append("static/file", "1"),
+                    Change::append_at("static/file", 0, ""),
+                    Change::make_directory("static/sub/c/d"),
+                    Change::rename("static/sub/a", "static/sub/e"),
+                    Change::set([Change::write("static/sub/f", "1"), Change::write("static/g", "1")]),
                 ] {
                     *if apply(&folders, &change).is_ok() { &mut made } else { &mut unmade } += 1;
                 }

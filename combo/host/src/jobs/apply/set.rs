@@ -190,7 +190,10 @@ fn make_alone(
         part.target.stage(staged, contents, *mode).map_err(&failed)?;
     }
     directories.flush().map_err(&failed)?;
-    begun.decide().map_err(&failed)?;
+    if let Err(errno) = begun.decide() {
+        home.unfinished.store(begun.decided, Ordering::Relaxed);
+        return Err(failed(errno));
+    }
     match begun.perform() {
         (0, Some((n, errno))) if begun.retract().is_ok() => {
             return Err(super::failed(begun.parts[n].deed(), errno));
@@ -269,7 +272,7 @@ impl Part {
     fn unstage(&self) {
         if let Step::Write { staged, .. } = &self.step {
             // What stays is found by the intent, which stays then, too.
-            let _ = self.target.unstage(staged);
+            let _ = self.target.unstage(staged).and_then(|()| flush(self.target.directory.changed()));
         }
     }
 }
@@ -417,9 +420,8 @@ pub(super) fn has_intents(folder: &Folder) -> bool {
 /// Finishes or takes back what was left in these folders. Every path in an intent goes through the same
 /// wall as that of a change.
 pub(super) fn recover(folders: &Folders) -> Vec<(PathBuf, Found)> {
-    for folder in folders.each() {
-        folder.unfinished.store(false, Ordering::Relaxed);
-    }
+    let flagged: Vec<_> =
+        folders.each().iter().filter(|folder| folder.unfinished.swap(false, Ordering::Relaxed)).collect();
     let one = |(path, folder, top, name, file): (PathBuf, &Folder, Directory, String, File)| {
         let said = folder.said.join(&name);
         let found = read(&file).unwrap_or_else(|why| Err(format!("left `{}` alone: {why}", said.display())));
@@ -459,7 +461,12 @@ pub(super) fn recover(folders: &Folders) -> Vec<(PathBuf, Found)> {
         }
         (path, found)
     };
-    unlocked(folders).map(one).collect()
+    let found = unlocked(folders).map(one).collect();
+    // Whoever could not finish theirs may hold it still.
+    for folder in flagged.into_iter().filter(|folder| has_intents(folder)) {
+        folder.unfinished.store(true, Ordering::Relaxed);
+    }
+    found
 }
 
 /// Its text, or why it is not trusted.
@@ -495,7 +502,7 @@ fn unstage(folders: &Folders, folder: &Folder, steps: &[Step]) {
             let path = said(folder, path);
             if let Ok(target) = place(folders, &path, Deed::Write(&path)) {
                 // Whoever cannot remove it now cannot later either.
-                let _ = target.unstage(staged);
+                let _ = target.unstage(staged).and_then(|()| flush(target.directory.changed()));
             }
         }
     }

@@ -251,15 +251,15 @@ pub(super) fn kind(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Fil
     }
 }
 
-/// Locks a file or directory, and waits for that a while.
+/// Locks a file or directory, and waits for that a while. Some file systems cannot be asked.
 pub(super) fn lock(fd: impl AsFd) -> Result<(), Errno> {
-    for _ in 1..ASKED {
+    for _ in 0..ASKED {
         match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => thread::sleep(AGAIN),
-            locked => return locked,
+            Ok(()) | Err(_) => return Ok(()),
         }
     }
-    flock(&fd, FlockOperation::NonBlockingLockExclusive)
+    Err(Errno::WOULDBLOCK)
 }
 
 /// What has a name.
