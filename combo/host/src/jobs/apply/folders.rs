@@ -128,6 +128,7 @@ impl<'a> Opening<'a> {
                         said.push(sentence);
                     }
                     Found::Stuck(sentence) => said.push(sentence),
+                    Found::Nothing => {}
                 }
             }
         }

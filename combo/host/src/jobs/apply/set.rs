@@ -51,6 +51,8 @@ const ROUNDS: usize = 8;
 pub(super) enum Found {
     /// It is gone: what it says is done, or nothing of it.
     Done(String),
+    /// It is gone, and had hardly been made.
+    Nothing,
     /// It is not for whoever found it.
     Left(String),
     /// It could not be finished.
@@ -98,6 +100,7 @@ pub(super) fn finish(folders: &Folders) -> Result<HashSet<PathBuf>, Unapplied> {
     for (intent, found) in recover(folders) {
         match found {
             Found::Done(sentence) => tracing::warn!("{sentence}"),
+            Found::Nothing => {}
             Found::Left(_) => drop(left.insert(intent)),
             Found::Stuck(sentence) => return Err(Unapplied::Failed(sentence)),
         }
@@ -180,7 +183,8 @@ fn make_alone(
     for part in &parts {
         // Others may have been quicker.
         if part.to.is_some() && part.target.look().map_err(&failed)? != Look::File {
-            return Err(super::failed(part.deed(), Errno::NOENT));
+            let step = said(home, &part.step);
+            return Err(Unapplied::Failed(format!("cannot {}: it was renamed meanwhile", deed(&step))));
         }
     }
     let mut begun = Begun::new(home.directory().map_err(&failed)?, parts).map_err(&failed)?;
@@ -196,12 +200,12 @@ fn make_alone(
     }
     match begun.perform() {
         (0, Some((n, errno))) if begun.retract().is_ok() => {
-            return Err(super::failed(begun.parts[n].deed(), errno));
+            return Err(super::failed(deed(&said(home, &begun.parts[n].step)), errno));
         }
         (_, Some((n, errno))) => {
             home.unfinished.store(true, Ordering::Relaxed);
             let (Unapplied::Failed(why) | Unapplied::Refused(why)) =
-                super::failed(begun.parts[n].deed(), errno);
+                super::failed(deed(&said(home, &begun.parts[n].step)), errno);
             return Err(Unapplied::Failed(format!(
                 "{why}; others of its set have been made, and it is tried again before the next change"
             )));
@@ -247,14 +251,6 @@ impl Directories {
 }
 
 impl Part {
-    fn deed(&self) -> Deed<'_> {
-        match &self.step {
-            Step::Write { path, .. } => Deed::Write(path),
-            Step::Remove { path } => Deed::Remove(path),
-            Step::Rename { from, to } => Deed::Rename(from, to),
-        }
-    }
-
     /// What has been done is not done again.
     fn perform(&self) -> Result<(), Errno> {
         match (&self.step, &self.to) {
@@ -428,6 +424,11 @@ pub(super) fn recover(folders: &Folders) -> Vec<(PathBuf, Found)> {
         let found = match found {
             Err(why) => Found::Left(why),
             Ok(Intent::Whole(steps)) => finish_one(folders, folder, &top, &name, steps),
+            Ok(Intent::Half(steps)) if steps.is_empty() => {
+                // Perhaps its maker has not come to lock it; then it makes another.
+                let _ = unlinkat(top.changed(), &name, AtFlags::empty());
+                Found::Nothing
+            }
             Ok(Intent::Half(steps)) => {
                 unstage(folders, folder, &steps);
                 let gone = unlinkat(top.changed(), &name, AtFlags::empty());
@@ -490,16 +491,29 @@ fn ended(gone: Result<(), Errno>, top: &Directory, intent: &Path, sentence: Stri
     }
 }
 
-/// As they are said in a folder.
-fn said(folder: &Folder, path: &Path) -> PathBuf {
-    folder.said.join(path)
+/// As it is said, where the folder is that it is below.
+fn said(folder: &Folder, step: &Step) -> Step {
+    let said = |path: &Path| folder.said.join(path);
+    match step {
+        Step::Write { staged, path } => Step::Write { staged: staged.clone(), path: said(path) },
+        Step::Remove { path } => Step::Remove { path: said(path) },
+        Step::Rename { from, to } => Step::Rename { from: said(from), to: said(to) },
+    }
+}
+
+fn deed(step: &Step) -> Deed<'_> {
+    match step {
+        Step::Write { path, .. } => Deed::Write(path),
+        Step::Remove { path } => Deed::Remove(path),
+        Step::Rename { from, to } => Deed::Rename(from, to),
+    }
 }
 
 /// Removes what was staged; whatever else there is stays.
 fn unstage(folders: &Folders, folder: &Folder, steps: &[Step]) {
     for step in steps {
         if let Step::Write { staged, path } = step {
-            let path = said(folder, path);
+            let path = folder.said.join(path);
             if let Ok(target) = place(folders, &path, Deed::Write(&path)) {
                 // Whoever cannot remove it now cannot later either.
                 let _ = target.unstage(staged).and_then(|()| flush(target.directory.changed()));
@@ -509,18 +523,13 @@ fn unstage(folders: &Folders, folder: &Folder, steps: &[Step]) {
 }
 
 fn finish_one(folders: &Folders, folder: &Folder, top: &Directory, name: &str, steps: Vec<Step>) -> Found {
-    let intent = said(folder, Path::new(name));
+    let intent = folder.said.join(name);
     let stuck =
         |why: String| Found::Stuck(format!("cannot finish the set of changes `{}`: {why}", intent.display()));
     let mut directories = Directories::default();
     let mut parts = Vec::new();
     for step in steps {
-        let step = match step {
-            Step::Write { staged, path } => Step::Write { staged, path: said(folder, &path) },
-            Step::Remove { path } => Step::Remove { path: said(folder, &path) },
-            Step::Rename { from, to } => Step::Rename { from: said(folder, &from), to: said(folder, &to) },
-        };
-        match placed(folders, step, &mut directories) {
+        match placed(folders, said(folder, &step), &mut directories) {
             Ok(part) => parts.push(part),
             // What was there is gone, with its folder.
             Err(Misplaced::Missing(_)) => {}
@@ -534,11 +543,11 @@ fn finish_one(folders: &Folders, folder: &Folder, top: &Directory, name: &str, s
         return stuck(errno.to_string());
     }
     if let (_, Some((n, errno))) = perform(&parts) {
-        let (Unapplied::Failed(why) | Unapplied::Refused(why)) = failed(parts[n].deed(), errno);
+        let (Unapplied::Failed(why) | Unapplied::Refused(why)) = failed(deed(&parts[n].step), errno);
         return stuck(why);
     }
     let gone = directories.flush().and_then(|()| unlinkat(top.changed(), name, AtFlags::empty()));
-    let made: Vec<_> = parts.iter().map(|part| part.deed().to_string()).collect();
+    let made: Vec<_> = parts.iter().map(|part| deed(&part.step).to_string()).collect();
     ended(gone, top, &intent, format!("finished a set of changes that was begun before: {}", made.join(", ")))
 }
 
