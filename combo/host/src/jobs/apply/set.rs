@@ -215,7 +215,10 @@ fn make_alone(
     let ended = directories.flush().and_then(|()| begun.end());
     ended.map_err(|errno| {
         home.unfinished.store(true, Ordering::Relaxed);
-        failed(errno)
+        let (Unapplied::Failed(why) | Unapplied::Refused(why)) = failed(errno);
+        Unapplied::Failed(format!(
+            "{why}; they have been written, and that is finished before the next change"
+        ))
     })
 }
 
@@ -381,7 +384,10 @@ fn free_slot(directory: &Directory) -> Result<Option<(String, File)>, Errno> {
         };
         // Until it is locked, others may take it for a leftover.
         let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
-        if locked == Err(Errno::WOULDBLOCK) || !is_named(&file, directory.changed(), &name)? {
+        let named = is_named(&file, directory.changed(), &name).inspect_err(|_| {
+            let _ = unlinkat(directory.changed(), &name, AtFlags::empty());
+        })?;
+        if locked == Err(Errno::WOULDBLOCK) || !named {
             continue;
         }
         return Ok(Some((name, file)));

@@ -391,6 +391,9 @@ impl Target {
     pub(super) fn rename(&self, to: &Self) -> Result<(), Errno> {
         self.copy_up()?;
         renameat(self.directory.changed(), &self.name, to.directory.changed(), &to.name)?;
+        if self.directory.layer.is_none() {
+            return Ok(());
+        }
         self.whiteout()?;
         // What is real below a directory stays hidden.
         if to.look()? == Look::Directory { Ok(()) } else { to.unwhiteout() }
