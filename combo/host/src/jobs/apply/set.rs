@@ -1,7 +1,7 @@
 //! A set of changes: all of them or none.
 //!
 //! What is to be written is staged beside its targets under hidden names; then it is decided, by the
-//! last line of the [intent](super::intent) `.combo-set-N.intent` in the top of the folder of the first
+//! last line of the [intent] `.combo-set-N.intent` in the top of the folder of the first
 //! change; then everything gets its name. Whoever makes a set holds a lock on its intent. One without a
 //! lock was left by a process that was killed: it is finished if it was decided, and taken back if not.
 //! The directories are locked as well, so sets with a directory in common come one after the other.
