@@ -53,7 +53,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    jobs::{Entry, ErasedTask, Outcome, apply::folders::OUTSIDE, run::Wanted},
+    jobs::{Entry, ErasedTask, Outcome, apply::OUTSIDE, run::Wanted},
     mount::Target,
     plan::Plan,
     run::{Deeds, Flow, Opened},

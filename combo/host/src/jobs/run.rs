@@ -221,7 +221,7 @@ mod tests {
     use combo_core::BoxError;
     use tokio::sync::{Notify, oneshot};
 
-    use super::{super::apply::Opening, *};
+    use super::*;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
@@ -231,7 +231,7 @@ mod tests {
     fn work(task: impl Task) -> (tempfile::TempDir, Arc<Work>) {
         let root = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(root.path().join("static")).expect("a directory in it");
-        let folders = Opening::new(root.path(), None).open(&["static".into()]).expect("a folder");
+        let folders = Folders::open(root.path(), &["static".into()], None).expect("a folder");
         (root, Arc::new(Work { name: "clock".into(), task: erase(task), folders }))
     }
 

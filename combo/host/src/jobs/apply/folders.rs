@@ -23,12 +23,10 @@ use rustix::{
 };
 
 use super::{
+    OUTSIDE,
     set::{Found, has_intents, recover},
     target::{DIRECTORY, Directory},
 };
-
-/// Where in the layer what is outside of the root is.
-pub(crate) const OUTSIDE: &str = ".absolute";
 
 /// The folders that a job may write in, opened. A clone is cheap and shares them.
 #[derive(Clone, Debug)]
@@ -139,6 +137,16 @@ impl<'a> Opening<'a> {
 }
 
 impl Folders {
+    /// Opens folders for one job alone.
+    #[cfg(test)]
+    pub(crate) fn open(
+        root: &Path,
+        folders: &[PathBuf],
+        layer: Option<&Path>,
+    ) -> Result<Self, (PathBuf, io::Error)> {
+        Opening::new(root, layer).open(folders)
+    }
+
     pub(super) fn root(&self) -> &Path {
         &self.0.root
     }

@@ -8,7 +8,7 @@
 //! temporary file beside one, `set` several changes as one, and `intent` the note by which a set is
 //! finished after a crash.
 
-pub(crate) mod folders;
+mod folders;
 mod intent;
 mod set;
 mod staged;
@@ -21,6 +21,9 @@ use rustix::{fs::Mode, io::Errno};
 
 pub(crate) use self::folders::{Folders, Opening, layered};
 use self::target::{FILE, Look, Misplaced, Target, Unappended, find, make_directory, place};
+
+/// Where in the layer what is outside of the root is.
+pub(crate) const OUTSIDE: &str = ".absolute";
 
 /// Why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
