@@ -203,7 +203,7 @@ mod tests {
         os::{
             fd::AsFd,
             unix::{
-                fs::{PermissionsExt, symlink},
+                fs::{MetadataExt, PermissionsExt, symlink},
                 process::ExitStatusExt,
             },
         },
@@ -373,8 +373,12 @@ mod tests {
 
     #[test]
     fn a_file_is_not_renamed_to_another_file_system() {
-        let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
         let root = root();
+        let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+        let device = |folder: &TempDir| folder.path().metadata().expect("a folder").dev();
+        if device(&root) == device(&elsewhere) {
+            return;
+        }
         let folders = [PathBuf::from("static"), elsewhere.path().to_owned()];
         let folders = Opening::new(root.path(), None).open(&folders).expect("folders");
         let to = elsewhere.path().join("a");
