@@ -44,7 +44,7 @@ const SLOTS: u32 = 16;
 const LONGEST: u64 = 16 << 20;
 
 /// How often others may be killed while this one waits for them.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 400;
 
 /// What has become of an intent that was found.
 #[derive(Debug)]
@@ -86,10 +86,11 @@ pub(super) fn make(folders: &Folders, changes: &[Change]) -> Result<(), Unapplie
         let left = finish(folders)?;
         directories.lock().map_err(failed)?;
         let killed = unlocked(folders).any(|(intent, ..)| !left.contains(&intent));
-        if !killed {
+        if !killed && !directories.are_of_the_dying(folders, &left) {
             return make_alone(home, parts, &staging, &directories, failed);
         }
         directories.unlock();
+        sleep(AGAIN);
     }
     Err(failed(Errno::WOULDBLOCK))
 }
@@ -239,6 +240,22 @@ impl Directories {
         identities.sort_unstable();
         let locked = identities.into_iter().try_for_each(|identity| lock(self.0[identity].changed()));
         locked.inspect_err(|_| self.unlock())
+    }
+
+    /// Somebody holds an intent for them, and they are locked: of a process that is killed, some
+    /// locks go before others.
+    fn are_of_the_dying(&self, folders: &Folders, left: &HashSet<PathBuf>) -> bool {
+        let ours = |path: &Path| {
+            let placed = place(folders, path, Deed::Write(path)).ok();
+            let identity = placed.and_then(|target| target.directory.identity().ok());
+            identity.is_some_and(|identity| self.0.contains_key(&identity))
+        };
+        held(folders, left).any(|(folder, steps)| {
+            steps.iter().any(|step| match said(folder, step) {
+                Step::Write { path, .. } | Step::Remove { path } => ours(&path),
+                Step::Rename { from, to } => ours(&from) || ours(&to),
+            })
+        })
     }
 
     fn unlock(&self) {
@@ -410,6 +427,22 @@ fn unlocked(folders: &Folders) -> impl Iterator<Item = (PathBuf, &Folder, Direct
             return None;
         }
         Some((folder.path.join(&name), &**folder, folder.directory().ok()?, name, file))
+    })
+}
+
+/// What the intents say that somebody holds, but for those that are left alone.
+fn held<'a>(folders: &'a Folders, left: &HashSet<PathBuf>) -> impl Iterator<Item = (&'a Folder, Vec<Step>)> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let with_intents = folders.each().iter().filter(|folder| has_intents(folder));
+    let slots = with_intents.flat_map(|folder| (0..SLOTS).map(move |n| (folder, slot_name(n))));
+    let slots = slots.filter(|(folder, name)| !left.contains(&folder.path.join(name)));
+    slots.filter_map(move |(folder, name)| {
+        let top = folder.directory().ok()?;
+        let file = File::from(openat(top.changed(), &name, flags, Mode::empty()).ok()?);
+        // One that was let go just now is found by its maker's end, or in the next round.
+        match read(&file).ok()?.ok()? {
+            Intent::Whole(steps) | Intent::Half(steps) | Intent::Corrupt(steps) => Some((&**folder, steps)),
+        }
     })
 }
 
