@@ -348,6 +348,7 @@ impl Drop for Begun {
             // If it stays, it is taken back at the next start.
             let _ = unlinkat(self.directory.changed(), &self.name, AtFlags::empty());
         }
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
@@ -496,6 +497,8 @@ pub(super) fn recover(folders: &Folders) -> Vec<(PathBuf, Found)> {
                 )
             }
         };
+        // A process that is just being started may have its descriptor, too.
+        let _ = flock(&file, FlockOperation::Unlock);
         if matches!(found, Found::Stuck(_)) {
             folder.unfinished.store(true, Ordering::Relaxed);
         }
