@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     deployment::OnAlert,
     error::{Error, Errors, Kind},
-    jobs::{self, Act, Begin, Begun, Ended, Folders, Journal, Past, Terms, Whom, Work},
+    jobs::{self, Act, Begin, Begun, Ended, Journal, Opening, Past, Terms, Whom, Work},
     mount::{Recipe, Target, layer::Wrap},
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
@@ -294,12 +294,16 @@ impl Opened {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let (mut jobs, mut standing) =
             (Vec::with_capacity(plan.jobs.len()), Vec::with_capacity(plan.jobs.len()));
+        let mut opening = Opening::new(&root, layer);
         for job in plan.jobs {
             standing.push((terms(&job, &host), Past::default()));
-            match work(job, &root, layer).await {
+            match work(job, &mut opening).await {
                 Ok(work) => jobs.push(Arc::new(work)),
                 Err(error) => errors.push(error),
             }
+        }
+        for sentence in opening.finish() {
+            tracing::warn!("{sentence}");
         }
         let draining = Draining::new();
         let (mut recipes, mut tellings) = (Vec::new(), Vec::new());
@@ -420,13 +424,10 @@ fn terms(job: &PlannedJob, host: &str) -> Terms {
     Terms { name, trigger: job.trigger.clone(), policies: Arc::new(job.policies.clone()), offset }
 }
 
-async fn work(job: PlannedJob, root: &Path, layer: Option<&Path>) -> Result<Work, Error> {
+async fn work(job: PlannedJob, opening: &mut Opening<'_>) -> Result<Work, Error> {
     let PlannedJob { name, may_write, work, .. } = job;
-    let folders = Folders::open(root, &may_write, layer).map_err(|(path, cause)| Kind::Folder {
-        job: name.clone(),
-        path,
-        cause,
-    })?;
+    let folders =
+        opening.open(&may_write).map_err(|(path, cause)| Kind::Folder { job: name.clone(), path, cause })?;
     #[cfg_attr(
         not(feature = "tokio-cron-scheduler"),
         expect(clippy::infallible_destructuring_match, reason = "with the feature there is another kind")
@@ -435,7 +436,7 @@ async fn work(job: PlannedJob, root: &Path, layer: Option<&Path>) -> Result<Work
         PlannedWork::Task(task) => task,
         // Foreign code does its own writing, which no layer would catch.
         #[cfg(all(feature = "tokio-cron-scheduler", feature = "testing"))]
-        PlannedWork::Hosted(_) if layer.is_some() => Arc::new(crate::testing::Idle),
+        PlannedWork::Hosted(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
         #[cfg(feature = "tokio-cron-scheduler")]
         PlannedWork::Hosted(job) => match jobs::hosted::open(job).await {
             Ok(code) => Arc::new(code),

@@ -21,7 +21,7 @@ pub(crate) mod roster;
 pub(crate) mod run;
 pub(crate) mod timetable;
 
-pub(crate) use apply::Folders;
+pub(crate) use apply::Opening;
 pub use journal::Keep;
 pub(crate) use journal::{Begin, Begun, Journal};
 pub(crate) use ledger::Ledger;

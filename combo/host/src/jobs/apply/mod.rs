@@ -2,61 +2,28 @@
 //!
 //! Takes one [`Change`] and the [`Folders`] that its job was given; makes it whole or not at all. The
 //! only place that writes on behalf of tasks. Never follows a symbolic link below a folder, never
-//! leaves it, never makes a folder.
+//! leaves it, and makes a directory only if that is the change.
 //!
-//! Folders are opened once, and from there on everything is relative to their descriptors, one name
-//! at a time, so that nobody can swap a directory for a link in between. A file is written as
-//! `.combo-N.tmp` beside its target and renamed. N is the first that is free; whoever writes holds a
-//! lock on theirs, so writers never share one, and one without a lock was left by a process that was
-//! killed, and goes at the next write to that directory.
-#![expect(clippy::disallowed_methods, reason = "this is where files are changed on behalf of tasks")]
+//! `folders` is what is opened, `target` a name in it and what can be done to that, `staged` the
+//! temporary file beside one, `set` several changes as one, and `intent` the note by which a set is
+//! finished after a crash.
 
-use std::{
-    ffi::{OsStr, OsString},
-    fmt::Write as _,
-    fs::{self, File},
-    io::{self, Read, Write},
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
-    path::{Component, Path, PathBuf},
-    sync::Arc,
-};
+mod folders;
+mod intent;
+mod set;
+mod staged;
+mod target;
+
+use std::{fmt, io, path::Path};
 
 use combo_core::Change;
-use rustix::{
-    fs::{
-        AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, fsync, ftruncate,
-        mkdirat, openat, renameat, statat, unlinkat,
-    },
-    io::Errno,
-};
+use rustix::{fs::Mode, io::Errno};
 
-/// Permissions, unless said.
-const FILE: u32 = 0o644;
+pub(crate) use self::folders::{Folders, Opening, layered};
+use self::target::{FILE, Look, Misplaced, Target, Unappended, find, make_directory, place};
 
-/// How many may write into one directory at once.
-const WRITERS: u32 = 4_096;
-
-/// The folders that a job may write in, opened. A clone is cheap and shares them.
-#[derive(Clone, Debug)]
-pub(crate) struct Folders(Arc<Opened>);
-
-#[derive(Debug)]
-struct Opened {
-    root: PathBuf,
-    folders: Vec<Folder>,
-}
-
-#[derive(Debug)]
-struct Folder {
-    said: PathBuf,
-    /// Under the root, dots and all.
-    path: PathBuf,
-    real: OwnedFd,
-    layer: Option<OwnedFd>,
-}
+/// Where in the layer what is outside of the root is.
+pub(crate) const OUTSIDE: &str = ".absolute";
 
 /// Why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,562 +34,207 @@ pub(crate) enum Unapplied {
     Failed(String),
 }
 
-impl Folders {
-    /// Opens folders, which may be symbolic links themselves. Relative ones are under the root.
-    ///
-    /// With a layer (for tests of deployments) nothing real is changed: `root/x` is read where it is
-    /// and written at `layer/x`, a folder outside the root at `layer/.absolute/…`. A real file that was
-    /// removed is `.wh.NAME` there, empty, as in an OCI image layer.
-    ///
-    /// # Errors
-    ///
-    /// The first folder that cannot be opened, as it was said, and why.
-    pub(crate) fn open(
-        root: &Path,
-        folders: &[PathBuf],
-        layer: Option<&Path>,
-    ) -> Result<Self, (PathBuf, io::Error)> {
-        let root = std::path::absolute(root).map_err(|error| (root.to_owned(), error))?;
-        let open = |said: &PathBuf| -> io::Result<Folder> {
-            let path = root.join(said);
-            let real = openat(CWD, &path, DIRECTORY, Mode::empty())?;
-            let layer = match layer {
-                None => None,
-                Some(layer) => {
-                    let path = layer.join(layered(&root, &path));
-                    fs::create_dir_all(&path)?;
-                    Some(openat(CWD, &path, DIRECTORY, Mode::empty())?)
-                }
-            };
-            Ok(Folder { said: said.clone(), path, real, layer })
-        };
-        let opened: Result<Vec<_>, _> =
-            folders.iter().map(|said| open(said).map_err(|error| (said.clone(), error))).collect();
-        opened.map(|folders| Self(Arc::new(Opened { root, folders })))
-    }
-}
-
-/// What is left of a path below a folder, if it lies there: whole names are compared, as they are
-/// said. `..` below the folder is still in it. Both may be relative to the root.
-pub(crate) fn below(root: &Path, folder: &Path, path: &Path) -> Option<PathBuf> {
-    root.join(path).strip_prefix(root.join(folder)).ok().map(Path::to_owned)
-}
-
-/// Makes one change.
+/// Makes one change. If a folder was removed and made again since it was opened, that is opened.
 ///
 /// # Errors
 ///
 /// One sentence. What was there before is there still.
 pub(crate) fn apply(folders: &Folders, change: &Change) -> Result<(), Unapplied> {
+    match once(folders, change) {
+        Err(_) if folders.reopen() => once(folders, change),
+        applied => applied,
+    }
+}
+
+fn once(folders: &Folders, change: &Change) -> Result<(), Unapplied> {
+    if folders.unfinished() {
+        drop(set::finish(folders)?);
+    }
     match change {
         Change::WriteFile { path, contents, mode } => {
-            let failed = |error| failed("write", path, error);
-            let target = place(folders, path, "write")?;
-            match target.look().map_err(failed)? {
-                Look::Directory => return Err(failed(Errno::ISDIR)),
-                Look::Absent | Look::File | Look::Link | Look::Other => {}
-            }
-            let mode = mode.unwrap_or(FILE);
-            if mode > 0o7777 {
-                return Err(Unapplied::Failed(format!(
-                    "cannot write `{}`: {mode:o} is no mode",
-                    path.display()
-                )));
-            }
-            target.write(contents, Mode::from_raw_mode(mode)).map_err(failed)
+            let (target, mode) = wanted_write(folders, path, *mode)?;
+            target.write(contents, mode).map_err(|errno| failed(Deed::Write(path), errno))
         }
-        Change::AppendFile { path, contents } => {
-            let failed = |error| failed("append to", path, error);
-            let target = place(folders, path, "append to")?;
-            match target.look().map_err(failed)? {
-                Look::Absent | Look::File => {}
-                Look::Link => {
-                    return Err(Unapplied::Refused(format!("`{}` is a symbolic link", path.display())));
-                }
-                Look::Directory => return Err(failed(Errno::ISDIR)),
-                Look::Other => return Err(not_a_file("append to", path)),
-            }
-            match target.append(contents) {
-                Err(Errno::LOOP) => {
-                    Err(Unapplied::Refused(format!("`{}` is a symbolic link", path.display())))
-                }
-                Err(Errno::NXIO) => Err(not_a_file("append to", path)),
-                appended => appended.map_err(failed),
-            }
-        }
-        Change::RemoveFile { path } => {
-            let failed = |error| failed("remove", path, error);
-            let target = match place(folders, path, "remove") {
-                Err(Misplaced::Missing(_)) => return Ok(()),
-                placed => placed?,
-            };
-            match target.look().map_err(failed)? {
-                Look::Absent => Ok(()),
-                Look::Directory => Err(failed(Errno::ISDIR)),
-                Look::File | Look::Link | Look::Other => target.remove().map_err(failed),
-            }
-        }
+        Change::AppendFile { path, contents, at } => append(folders, path, contents, *at),
+        Change::RemoveFile { path } => match wanted_removal(folders, path)? {
+            None | Some((_, Look::Absent)) => Ok(()),
+            Some((target, _)) => target.remove().map_err(|errno| failed(Deed::Remove(path), errno)),
+        },
+        Change::Rename { from, to } => rename(folders, from, to),
+        Change::MakeDirectory { path } => make_directory(folders, path),
+        Change::Set(changes) => set::make(folders, changes),
         _ => Err(Unapplied::Failed(format!("nobody knows how to {change}"))),
     }
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
-/// On the way to a directory: it is enough if it may be passed.
-const PASSING: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Where in the layer what is outside of the root is.
-pub(crate) const OUTSIDE: &str = ".absolute";
-
-/// Where in the layer a folder is.
-pub(crate) fn layered(root: &Path, folder: &Path) -> PathBuf {
-    let plain = |rest: &&Path| rest.components().all(|part| matches!(part, Component::Normal(_)));
-    if let Some(rest) = folder.strip_prefix(root).ok().filter(plain) {
-        return rest.to_owned();
+fn wanted_write(folders: &Folders, path: &Path, mode: Option<u32>) -> Result<(Target, Mode), Unapplied> {
+    let deed = Deed::Write(path);
+    let target = place(folders, path, deed)?;
+    if target.look().map_err(|errno| failed(deed, errno))? == Look::Directory {
+        return Err(failed(deed, Errno::ISDIR));
     }
-    let mut path = PathBuf::from(OUTSIDE);
-    for part in folder.components() {
-        match part {
-            Component::Normal(name) => path.push(name),
-            Component::ParentDir if path.components().count() > 1 => drop(path.pop()),
-            Component::ParentDir | Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
+    let mode = mode.unwrap_or(FILE);
+    if mode > 0o7777 {
+        return Err(Unapplied::Failed(format!("cannot {deed}: {mode:o} is no mode")));
     }
-    path
+    Ok((target, Mode::from_raw_mode(mode)))
 }
 
-fn failed(verb: &str, path: &Path, errno: Errno) -> Unapplied {
+/// And what is removed. None: not even its directory is there.
+fn wanted_removal(folders: &Folders, path: &Path) -> Result<Option<(Target, Look)>, Unapplied> {
+    let deed = Deed::Remove(path);
+    let placed = match place(folders, path, deed) {
+        Err(Misplaced::Missing(_)) => None,
+        placed => Some(placed?),
+    };
+    let look = placed.as_ref().map_or(Ok(Look::Absent), Target::look).map_err(|errno| failed(deed, errno))?;
+    match look {
+        // In a folder that was made again it may be there.
+        Look::Absent if find(folders, path, deed)?.0.is_gone() => Err(failed(deed, Errno::NOENT)),
+        Look::Directory => Err(failed(deed, Errno::ISDIR)),
+        Look::Absent | Look::File | Look::Link | Look::Other => Ok(placed.map(|target| (target, look))),
+    }
+}
+
+/// And what is renamed: a file or a directory.
+fn wanted_rename(folders: &Folders, from: &Path, to: &Path) -> Result<(Target, Target, Look), Unapplied> {
+    let deed = Deed::Rename(from, to);
+    let (target, new) = (place(folders, from, deed)?, place(folders, to, deed)?);
+    let look = |target: &Target| target.look().map_err(|errno| failed(deed, errno));
+    let (look, over) = (look(&target)?, look(&new)?);
+    let because = |why: String| Err(Unapplied::Failed(format!("cannot {deed}: {why}")));
+    let (old, there) = (from.display(), to.display());
+    match (look, over) {
+        (Look::Absent, Look::Absent) => because(format!("there is no `{old}`")),
+        (Look::Absent, _) => because(format!(
+            "there is no `{old}`, and there is a `{there}`: it may have been renamed already"
+        )),
+        (Look::Link, _) => Err(Unapplied::Refused(format!("`{old}` is a symbolic link"))),
+        (Look::Other, _) => because(format!("`{old}` is neither a file nor a directory")),
+        (Look::File, Look::Directory) => because(format!("`{there}` is a directory")),
+        (Look::Directory, over) if over != Look::Absent => because(format!("there is a `{there}`")),
+        (Look::File | Look::Directory, _) => Ok((target, new, look)),
+    }
+}
+
+fn append(folders: &Folders, path: &Path, contents: &[u8], at: Option<u64>) -> Result<(), Unapplied> {
+    let deed = Deed::Append(path);
+    let target = place(folders, path, deed)?;
+    let link = || Unapplied::Refused(format!("`{}` is a symbolic link", path.display()));
+    let not_a_file = || Unapplied::Failed(format!("cannot {deed}: it is not a file"));
+    match target.look().map_err(|errno| failed(deed, errno))? {
+        Look::Absent | Look::File => {}
+        Look::Link => return Err(link()),
+        Look::Directory => return Err(failed(deed, Errno::ISDIR)),
+        Look::Other => return Err(not_a_file()),
+    }
+    target.append(contents, at).map_err(|unappended| match (unappended, at) {
+        (Unappended::Errno(Errno::LOOP), _) => link(),
+        (Unappended::Errno(Errno::NXIO), _) => not_a_file(),
+        (Unappended::Errno(errno), _) => failed(deed, errno),
+        (Unappended::Elsewhere(length), Some(at)) if length != at => {
+            Unapplied::Failed(format!("cannot {deed}: it is {length} bytes long and not {at}"))
+        }
+        (Unappended::Elsewhere(length), _) => {
+            Unapplied::Failed(format!("cannot {deed}: it was changed when it was {length} bytes long"))
+        }
+    })
+}
+
+fn rename(folders: &Folders, from: &Path, to: &Path) -> Result<(), Unapplied> {
+    let (target, new, _) = wanted_rename(folders, from, to)?;
+    let renamed = target.rename(&new).and_then(|()| {
+        target::flush(new.directory.changed())?;
+        target::flush(target.directory.changed())
+    });
+    renamed.map_err(|errno| failed(Deed::Rename(from, to), errno))
+}
+
+/// What was attempted, as it is said.
+#[derive(Clone, Copy)]
+enum Deed<'a> {
+    Write(&'a Path),
+    Append(&'a Path),
+    Remove(&'a Path),
+    Rename(&'a Path, &'a Path),
+    Make(&'a Path),
+    Set(usize),
+}
+
+impl fmt::Display for Deed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write(path) => write!(f, "write `{}`", path.display()),
+            Self::Append(path) => write!(f, "append to `{}`", path.display()),
+            Self::Remove(path) => write!(f, "remove `{}`", path.display()),
+            Self::Rename(from, to) => write!(f, "rename `{}` to `{}`", from.display(), to.display()),
+            Self::Make(path) => write!(f, "make directory `{}`", path.display()),
+            Self::Set(many) => write!(f, "write {many} files as one"),
+        }
+    }
+}
+
+fn failed(deed: Deed<'_>, errno: Errno) -> Unapplied {
     let error = io::Error::from(errno);
     let why = match (errno, error.kind().to_string()) {
         // Names on the way were found, and a name that is to be made need not be.
-        (Errno::NOENT, _) => "its folder was removed after it had been opened, at the start".to_owned(),
+        (Errno::NOENT, _) => "its folder was removed after it had been opened".to_owned(),
+        (Errno::NOSPC, _) => "the disk is full".to_owned(),
+        (Errno::DQUOT, _) => "the quota is used up".to_owned(),
+        (Errno::ROFS, _) => "the file system is read-only".to_owned(),
+        (Errno::XDEV, _) => "they are on different file systems".to_owned(),
+        (Errno::WOULDBLOCK, _) => "somebody else holds a lock on it".to_owned(),
+        (Errno::INVAL, _) if matches!(deed, Deed::Rename(..)) => "one is inside the other".to_owned(),
+        (Errno::MFILE, _) if matches!(deed, Deed::Set(_)) => {
+            "too many sets of changes or open files at once".to_owned()
+        }
         (_, kind) if kind == "uncategorized error" => error.to_string(),
         (_, kind) => kind,
     };
-    Unapplied::Failed(format!("cannot {verb} `{}`: {why}", path.display()))
-}
-
-fn not_a_file(verb: &str, path: &Path) -> Unapplied {
-    Unapplied::Failed(format!("cannot {verb} `{}`: it is not a file", path.display()))
-}
-
-/// A name in an opened directory.
-struct Target {
-    directory: Directory,
-    name: OsString,
-}
-
-struct Directory {
-    real: OwnedFd,
-    layer: Option<OwnedFd>,
-}
-
-/// Why there is no [`Target`].
-enum Misplaced {
-    Missing(Unapplied),
-    Other(Unapplied),
-}
-
-impl From<Misplaced> for Unapplied {
-    fn from(misplaced: Misplaced) -> Self {
-        match misplaced {
-            Misplaced::Missing(unapplied) | Misplaced::Other(unapplied) => unapplied,
-        }
-    }
-}
-
-/// Finds the folder that a path lies in and walks from there.
-fn place(folders: &Folders, path: &Path, verb: &str) -> Result<Target, Misplaced> {
-    let refused = |why: String| Err(Misplaced::Other(Unapplied::Refused(why)));
-    let Folders(opened) = folders;
-    let found =
-        opened.folders.iter().filter_map(|folder| Some((folder, below(&opened.root, &folder.path, path)?)));
-    let Some((folder, rest)) = found.min_by_key(|(_, rest)| rest.components().count()) else {
-        return refused(outside(&opened.folders, path));
-    };
-    let mut names = Vec::new();
-    for part in rest.components() {
-        match part {
-            Component::Normal(name) => names.push(name),
-            Component::ParentDir | Component::CurDir | Component::RootDir | Component::Prefix(_) => {
-                return refused(format!("`{}` has a `..` in it", path.display()));
-            }
-        }
-    }
-    let ends_in = |end: &[u8]| path.as_os_str().as_bytes().ends_with(end);
-    let (Some(name), false) = (names.pop(), ends_in(b"/") || ends_in(b"/.")) else {
-        return Err(Misplaced::Other(failed(verb, path, Errno::ISDIR)));
-    };
-
-    let other = |errno| Misplaced::Other(failed(verb, path, errno));
-    let mut directory = folder.directory().map_err(other)?;
-    let mut passed = folder.said.clone();
-    for (i, part) in names.iter().enumerate() {
-        passed.push(part);
-        let last = i + 1 == names.len();
-        directory = directory.enter(part, last).map_err(|errno| match directory.kind(part) {
-            Ok(Some(FileType::Symlink)) => Misplaced::Other(Unapplied::Refused(format!(
-                "`{}` leads through the symbolic link `{}`",
-                path.display(),
-                passed.display()
-            ))),
-            Ok(Some(FileType::Directory)) | Err(_) => other(errno),
-            Ok(Some(_)) => Misplaced::Other(Unapplied::Failed(format!(
-                "cannot {verb} `{}`: `{}` is not a folder",
-                path.display(),
-                passed.display()
-            ))),
-            Ok(None) => Misplaced::Missing(Unapplied::Failed(format!(
-                "cannot {verb} `{}`: there is no folder `{}`; it has to be made beforehand",
-                path.display(),
-                passed.display()
-            ))),
-        })?;
-    }
-    Ok(Target { directory, name: name.to_owned() })
-}
-
-fn outside(folders: &[Folder], path: &Path) -> String {
-    if path.components().any(|part| part == Component::ParentDir) {
-        return format!("`{}` has a `..` in it", path.display());
-    }
-    if folders.is_empty() {
-        return format!("`{}`, and it was given no folder; say `.may_write(\"…\")`", path.display());
-    }
-    let mut said = format!("`{}` lies outside what it may write (", path.display());
-    for (i, folder) in folders.iter().enumerate() {
-        let _ = write!(said, "{}`{}`", if i == 0 { "" } else { ", " }, folder.said.display());
-    }
-    said + ")"
-}
-
-impl Folder {
-    fn directory(&self) -> Result<Directory, Errno> {
-        let again = |fd: &OwnedFd| openat(fd, ".", DIRECTORY, Mode::empty());
-        Ok(Directory { real: again(&self.real)?, layer: self.layer.as_ref().map(again).transpose()? })
-    }
-}
-
-impl Directory {
-    /// The directory of that name in this one. The last of a walk is opened for flushing, too.
-    fn enter(&self, name: &OsStr, last: bool) -> Result<Self, Errno> {
-        let reading = DIRECTORY | OFlags::NOFOLLOW;
-        let flags = if last && self.layer.is_none() { reading } else { PASSING };
-        let real = openat(&self.real, name, flags, Mode::empty())?;
-        let layer = match &self.layer {
-            None => None,
-            Some(layer) => {
-                match mkdirat(layer, name, Mode::from_raw_mode(0o755)) {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(errno) => return Err(errno),
-                }
-                Some(openat(layer, name, reading, Mode::empty())?)
-            }
-        };
-        Ok(Self { real, layer })
-    }
-
-    /// Where changes are made.
-    fn changed(&self) -> BorrowedFd<'_> {
-        self.layer.as_ref().unwrap_or(&self.real).as_fd()
-    }
-
-    fn kind(&self, name: &OsStr) -> Result<Option<FileType>, Errno> {
-        kind(self.real.as_fd(), name)
-    }
-}
-
-fn kind(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Option<FileType>, Errno> {
-    match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// What has a name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
-    Absent,
-    File,
-    Directory,
-    Link,
-    Other,
-}
-
-impl Target {
-    fn look(&self) -> Result<Look, Errno> {
-        let found = match &self.directory.layer {
-            None => self.directory.kind(&self.name)?,
-            Some(layer) => match kind(layer.as_fd(), &self.name)? {
-                None if kind(layer.as_fd(), &self.whiteout())?.is_some() => None,
-                None => self.directory.kind(&self.name)?,
-                found => found,
-            },
-        };
-        Ok(match found {
-            None => Look::Absent,
-            Some(FileType::RegularFile) => Look::File,
-            Some(FileType::Directory) => Look::Directory,
-            Some(FileType::Symlink) => Look::Link,
-            Some(_) => Look::Other,
-        })
-    }
-
-    fn write(&self, contents: &[u8], mode: Mode) -> Result<(), Errno> {
-        let mut staged = Staged::new(self.directory.changed())?;
-        staged.fill(contents, mode)?;
-        staged.rename(&self.name)?;
-        self.unwhiteout()?;
-        flush(self.directory.changed())
-    }
-
-    fn append(&self, contents: &[u8]) -> Result<(), Errno> {
-        self.copy_up()?;
-        let (mut file, made) = self.open_to_append()?;
-        let before = fstat(&file)?;
-        if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
-            return Err(Errno::NXIO);
-        }
-        let written = (|| {
-            if made {
-                fchmod(&file, Mode::from_raw_mode(FILE))?;
-            }
-            file.write_all(contents).map_err(|error| errno(&error))?;
-            fsync(&file)
-        })();
-        if let Err(errno) = written {
-            self.take_back(&file, &before, contents.len(), made);
-            return Err(errno);
-        }
-        self.unwhiteout()?;
-        if made { flush(self.directory.changed()) } else { Ok(()) }
-    }
-
-    /// And whether it was made.
-    fn open_to_append(&self) -> Result<(File, bool), Errno> {
-        let flags = OFlags::WRONLY
-            | OFlags::APPEND
-            | OFlags::NOFOLLOW
-            | OFlags::NONBLOCK
-            | OFlags::CLOEXEC
-            | OFlags::NOCTTY;
-        loop {
-            match openat(self.directory.changed(), &self.name, flags, Mode::empty()) {
-                Err(Errno::NOENT) => {}
-                opened => return opened.map(|fd| (fd.into(), false)),
-            }
-            let making = flags | OFlags::CREATE | OFlags::EXCL;
-            match openat(self.directory.changed(), &self.name, making, Mode::from_raw_mode(0o600)) {
-                Err(Errno::EXIST) => {}
-                opened => return opened.map(|fd| (fd.into(), true)),
-            }
-        }
-    }
-
-    /// Undoes a part of what was to be appended, unless others have appended since.
-    fn take_back(&self, file: &File, before: &Stat, len: usize, made: bool) {
-        let length = |stat: &Stat| u64::try_from(stat.st_size).unwrap_or_default();
-        let ours = fstat(file).is_ok_and(|now| length(&now) <= length(before) + len as u64);
-        if !ours {
-            return;
-        }
-        // There is already an error to tell; this is as much as can be done about it.
-        if made {
-            let _ = unlinkat(self.directory.changed(), &self.name, AtFlags::empty());
-        } else {
-            let _ = ftruncate(file, length(before));
-        }
-    }
-
-    fn remove(&self) -> Result<(), Errno> {
-        match unlinkat(self.directory.changed(), &self.name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
-        }
-        if let Some(layer) = &self.directory.layer
-            && self.directory.kind(&self.name)?.is_some()
-        {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            drop(openat(layer, self.whiteout(), flags, Mode::from_raw_mode(FILE))?);
-        }
-        flush(self.directory.changed())
-    }
-
-    fn whiteout(&self) -> OsString {
-        let mut name = OsString::from(".wh.");
-        name.push(&self.name);
-        name
-    }
-
-    fn unwhiteout(&self) -> Result<(), Errno> {
-        let Some(layer) = &self.directory.layer else { return Ok(()) };
-        match unlinkat(layer, self.whiteout(), AtFlags::empty()) {
-            Err(Errno::NOENT) => Ok(()),
-            removed => removed,
-        }
-    }
-
-    /// With a layer: has what is real in it, too.
-    fn copy_up(&self) -> Result<(), Errno> {
-        let Some(layer) = &self.directory.layer else { return Ok(()) };
-        if kind(layer.as_fd(), &self.name)?.is_some() || self.look()? != Look::File {
-            return Ok(());
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut real = File::from(openat(&self.directory.real, &self.name, flags, Mode::empty())?);
-        let mode = Mode::from_raw_mode(fstat(&real)?.st_mode & 0o7777);
-        let mut contents = Vec::new();
-        let _ = real.read_to_end(&mut contents).map_err(|error| errno(&error))?;
-        self.write(&contents, mode)
-    }
-}
-
-fn errno(error: &io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
-}
-
-/// A rename is on the disk when its directory is. Some file systems cannot be asked.
-fn flush(directory: BorrowedFd<'_>) -> Result<(), Errno> {
-    match fsync(directory) {
-        Err(Errno::INVAL) => Ok(()),
-        flushed => flushed,
-    }
-}
-
-/// A temporary file; gone when dropped, unless renamed.
-struct Staged<'a> {
-    directory: BorrowedFd<'a>,
-    name: String,
-    file: File,
-    renamed: bool,
-}
-
-impl<'a> Staged<'a> {
-    fn new(directory: BorrowedFd<'a>) -> Result<Self, Errno> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        for n in 0..WRITERS {
-            let name = staged_name(n);
-            if matches!(leftover(directory, &name)?, Leftover::Held) {
-                continue;
-            }
-            let file = match openat(directory, &name, flags, Mode::from_raw_mode(0o600)) {
-                Ok(fd) => File::from(fd),
-                Err(Errno::EXIST) => continue,
-                Err(errno) => return Err(errno),
-            };
-            // Until it is locked, others may take it for a leftover.
-            let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
-            if locked == Err(Errno::WOULDBLOCK) || !is_named(&file, directory, &name)? {
-                continue;
-            }
-            // Those of others who were killed at the same time.
-            let mut next = n + 1;
-            while matches!(leftover(directory, &staged_name(next)), Ok(Leftover::Removed)) {
-                next += 1;
-            }
-            return Ok(Self { directory, name, file, renamed: false });
-        }
-        Err(Errno::MFILE)
-    }
-
-    fn fill(&mut self, contents: &[u8], mode: Mode) -> Result<(), Errno> {
-        self.file.write_all(contents).map_err(|error| errno(&error))?;
-        fchmod(&self.file, mode)?;
-        fsync(&self.file)
-    }
-
-    fn rename(mut self, name: &OsStr) -> Result<(), Errno> {
-        renameat(self.directory, &self.name, self.directory, name)?;
-        self.renamed = true;
-        Ok(())
-    }
-}
-
-impl Drop for Staged<'_> {
-    fn drop(&mut self) {
-        if !self.renamed {
-            // If it stays, it goes at the next write.
-            let _ = unlinkat(self.directory, &self.name, AtFlags::empty());
-        }
-    }
-}
-
-fn staged_name(n: u32) -> String {
-    format!(".combo-{n}.tmp")
-}
-
-enum Leftover {
-    Absent,
-    Removed,
-    /// Or not ours.
-    Held,
-}
-
-/// Removes a temporary file if nobody is writing it.
-fn leftover(directory: BorrowedFd<'_>, name: &str) -> Result<Leftover, Errno> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat(directory, name, flags, Mode::empty()) {
-        Ok(fd) => File::from(fd),
-        Err(Errno::NOENT) => return Ok(Leftover::Absent),
-        Err(Errno::LOOP | Errno::ACCESS | Errno::PERM | Errno::NXIO) => return Ok(Leftover::Held),
-        Err(errno) => return Err(errno),
-    };
-    let regular = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile;
-    if !regular || flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return Ok(Leftover::Held);
-    }
-    // While it is locked, nobody else removes it, so the name stays with it.
-    if !is_named(&file, directory, name)? {
-        return Ok(Leftover::Held);
-    }
-    unlinkat(directory, name, AtFlags::empty()).map(|()| Leftover::Removed)
-}
-
-fn is_named(file: &File, directory: BorrowedFd<'_>, name: &str) -> Result<bool, Errno> {
-    let ours = fstat(file)?;
-    match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok((stat.st_dev, stat.st_ino) == (ours.st_dev, ours.st_ino)),
-        Err(Errno::NOENT) => Ok(false),
-        Err(errno) => Err(errno),
-    }
+    Unapplied::Failed(format!("cannot {deed}: {why}"))
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         collections::BTreeMap,
-        os::unix::{
-            fs::{PermissionsExt, symlink},
-            process::ExitStatusExt,
+        ffi::OsStr,
+        fs::{self, File},
+        os::{
+            fd::AsFd,
+            unix::{
+                fs::{MetadataExt, PermissionsExt, symlink},
+                process::ExitStatusExt,
+            },
         },
+        path::PathBuf,
         process::{Command, Output},
         sync::atomic::{AtomicBool, Ordering},
         thread,
     };
 
     use rustix::{
-        fs::{RenameFlags, mknodat, renameat_with},
+        fs::{CWD, FileType, RenameFlags, mknodat, renameat_with},
         process::{Signal, getpid, kill_process},
     };
     use tempfile::TempDir;
 
-    use super::*;
+    use super::{folders::below, staged::Staged, *};
 
     /// A root with the folder `static`, the file `static/old` and the folder `static/sub`.
-    fn root() -> TempDir {
+    pub(super) fn root() -> TempDir {
         let root = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(root.path().join("static/sub")).expect("directories");
         fs::write(root.path().join("static/old"), "old").expect("a file");
         root
     }
 
-    fn opened(root: &Path) -> Folders {
-        Folders::open(root, &["static".into()], None).expect("a folder")
+    pub(super) fn opened(root: &Path) -> Folders {
+        Opening::new(root, None).open(&["static".into()]).expect("a folder")
     }
 
     /// All below it: folders with a `/`, links with their targets, files with their contents.
-    fn tree(folder: &Path) -> BTreeMap<String, String> {
+    pub(super) fn tree(folder: &Path) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         let mut left = vec![folder.to_owned()];
         while let Some(directory) = left.pop() {
@@ -646,15 +258,15 @@ mod tests {
         found
     }
 
-    fn tree_of<const N: usize>(entries: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pub(super) fn tree_of<const N: usize>(entries: [(&str, &str); N]) -> BTreeMap<String, String> {
         entries.map(|(name, content)| (name.to_owned(), content.to_owned())).into()
     }
 
-    fn failed(why: &str) -> Result<(), Unapplied> {
+    pub(super) fn failed(why: &str) -> Result<(), Unapplied> {
         Err(Unapplied::Failed(why.into()))
     }
 
-    fn refused(why: &str) -> Result<(), Unapplied> {
+    pub(super) fn refused(why: &str) -> Result<(), Unapplied> {
         Err(Unapplied::Refused(why.into()))
     }
 
@@ -683,6 +295,200 @@ mod tests {
         check(&Change::remove("static/old"), [("sub/", "")]);
         check(&Change::remove("static/absent"), [("old", "old"), ("sub/", "")]);
         check(&Change::remove("static/absent/absent"), [("old", "old"), ("sub/", "")]);
+        check(&Change::rename("static/old", "static/new"), [("new", "old"), ("sub/", "")]);
+        check(&Change::rename("static/old", "static/sub/old"), [("sub/", ""), ("sub/old", "old")]);
+        check(&Change::rename("static/old", "static/old"), [("old", "old"), ("sub/", "")]);
+        check(&Change::rename("static/sub", "static/new"), [("new/", ""), ("old", "old")]);
+        check(&Change::make_directory("static/sub"), [("old", "old"), ("sub/", "")]);
+        check(&Change::make_directory("static/"), [("old", "old"), ("sub/", "")]);
+        check(
+            &Change::make_directory("static/a/b/"),
+            [("a/", ""), ("a/b/", ""), ("old", "old"), ("sub/", "")],
+        );
+    }
+
+    #[test]
+    fn what_has_been_appended_is_not_appended_again() {
+        let check = |before: Option<&str>, at: u64, contents: &'static str, after: Result<&str, u64>| {
+            let root = root();
+            let path = root.path().join("static/log");
+            if let Some(before) = before {
+                fs::write(&path, before).expect("a file");
+            }
+            let expected = after.map(|_| ()).map_err(|length| {
+                let why = format!("it is {length} bytes long and not {at}");
+                Unapplied::Failed(format!("cannot append to `static/log`: {why}"))
+            });
+            for _ in 0..2 {
+                let change = Change::append_at("static/log", at, contents);
+                assert_eq!(apply(&opened(root.path()), &change), expected, "{before:?} {at} {contents}");
+            }
+            let after = after.ok().or(before).map(str::to_owned);
+            assert_eq!(fs::read_to_string(&path).ok(), after, "{before:?} {at} {contents}");
+        };
+        check(Some("one"), 3, "two", Ok("onetwo"));
+        check(Some("onetwo"), 3, "two", Ok("onetwo"));
+        check(Some("onetwothree"), 3, "two", Ok("onetwothree"));
+        check(Some("onet"), 3, "two", Ok("onetwo"));
+        check(Some("onex"), 3, "two", Err(4));
+        check(Some("onetwx"), 3, "two", Err(6));
+        check(Some("on"), 3, "two", Err(2));
+        check(Some(""), 0, "two", Ok("two"));
+        check(None, 0, "two", Ok("two"));
+        check(None, 3, "two", Err(0));
+        check(Some("one"), 3, "", Ok("one"));
+        check(Some("one"), 2, "", Ok("one"));
+    }
+
+    #[test]
+    fn what_cannot_be_renamed_stays() {
+        let root = root();
+        symlink("old", root.path().join("static/link")).expect("a link");
+        fs::write(root.path().join("static/other"), "").expect("a file");
+        let because = |from: &str, to: &str, why: &str| {
+            check_not(
+                &root,
+                &Change::rename(from, to),
+                &failed(&format!("cannot rename `{from}` to `{to}`: {why}")),
+            );
+        };
+        let there = "there is no `static/a`, and there is a `static/old`: it may have been renamed already";
+        because("static/a", "static/b", "there is no `static/a`");
+        because("static/a", "static/old", there);
+        because("static/old", "static/sub", "`static/sub` is a directory");
+        because("static/sub", "static/old", "there is a `static/old`");
+        because("static/sub", "static/sub/a", "one is inside the other");
+        because("static/old", "static/a/b", "there is no folder `static/a`; it has to be made beforehand");
+        because("static", "static/a", "is a directory");
+        let link = refused("`static/link` is a symbolic link");
+        check_not(&root, &Change::rename("static/link", "static/a"), &link);
+        let outside = refused("`outside` lies outside what it may write (`static`)");
+        check_not(&root, &Change::rename("static/old", "outside"), &outside);
+        check_not(&root, &Change::rename("outside", "static/old"), &outside);
+        let why = "cannot make directory `static/old/a`: `static/old` is not a folder";
+        check_not(&root, &Change::make_directory("static/old/a"), &failed(why));
+        let why = "`static/link/a` leads through the symbolic link `static/link`";
+        check_not(&root, &Change::make_directory("static/link/a"), &refused(why));
+    }
+
+    #[test]
+    fn a_file_is_not_renamed_to_another_file_system() {
+        let root = root();
+        let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+        let device = |folder: &TempDir| folder.path().metadata().expect("a folder").dev();
+        if device(&root) == device(&elsewhere) {
+            return;
+        }
+        let folders = [PathBuf::from("static"), elsewhere.path().to_owned()];
+        let folders = Opening::new(root.path(), None).open(&folders).expect("folders");
+        let to = elsewhere.path().join("a");
+        let why =
+            format!("cannot rename `static/old` to `{}`: they are on different file systems", to.display());
+        let change = Change::rename("static/old", &to);
+        assert_eq!(apply(&folders, &change), failed(&why));
+        assert_eq!(apply(&folders, &Change::set([Change::write("static/new", "1"), change])), failed(&why));
+        assert_eq!(tree(&root.path().join("static")), tree_of([("old", "old"), ("sub/", "")]));
+    }
+
+    #[test]
+    fn what_the_world_refuses_is_a_sentence() {
+        let path = Path::new("static/a");
+        for (errno, why) in [
+            (Errno::NOENT, "its folder was removed after it had been opened"),
+            (Errno::NOSPC, "the disk is full"),
+            (Errno::DQUOT, "the quota is used up"),
+            (Errno::ROFS, "the file system is read-only"),
+            (Errno::ACCESS, "permission denied"),
+            (Errno::ISDIR, "is a directory"),
+            (Errno::IO, "Input/output error (os error 5)"),
+        ] {
+            assert_eq!(
+                Err(super::failed(Deed::Write(path), errno)),
+                failed(&format!("cannot write `static/a`: {why}"))
+            );
+        }
+        let said = |deed: Deed<'_>| deed.to_string();
+        assert_eq!(said(Deed::Append(path)), "append to `static/a`");
+        assert_eq!(said(Deed::Remove(path)), "remove `static/a`");
+        assert_eq!(said(Deed::Make(path)), "make directory `static/a`");
+        assert_eq!(said(Deed::Set(3)), "write 3 files as one");
+    }
+
+    #[test]
+    fn names_that_combo_keeps_are_not_for_tasks() {
+        let root = root();
+        let why = "cannot write `static/.combo-set-0.intent`: in `static/.combo-set-0.intent`, combo keeps \
+                   `.combo-set-0.intent` for itself";
+        check_not(&root, &Change::write("static/.combo-set-0.intent", "1"), &refused(why));
+        for change in [
+            Change::append("static/.combo-0.tmp", "1"),
+            Change::rename("static/old", "static/.combo-0.tmp"),
+            Change::make_directory("static/.combo-a/b"),
+        ] {
+            assert!(matches!(apply(&opened(root.path()), &change), Err(Unapplied::Refused(_))), "{change}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_was_made_again_is_opened_again() {
+        for change in [
+            Change::write("static/a", "1"),
+            Change::append("static/a", "1"),
+            Change::rename("static/b", "static/a"),
+            Change::set([Change::write("static/a", "1"), Change::remove("static/b")]),
+        ] {
+            let root = root();
+            let folders = opened(root.path());
+            fs::remove_dir_all(root.path().join("static")).expect("removed");
+            fs::create_dir(root.path().join("static")).expect("made again");
+            fs::write(root.path().join("static/b"), "1").expect("a file");
+            let mut expected = tree_of([("a", "1"), ("b", "1")]);
+            if !matches!(change, Change::WriteFile { .. } | Change::AppendFile { .. }) {
+                let _ = expected.remove("b");
+            }
+            assert_eq!(apply(&folders, &change), Ok(()), "{change}");
+            assert_eq!(tree(&root.path().join("static")), expected, "{change}");
+            assert_eq!(apply(&folders, &Change::remove("static/a")), Ok(()));
+        }
+        let root = root();
+        let folders = opened(root.path());
+        fs::remove_dir_all(root.path().join("static")).expect("removed");
+        fs::create_dir(root.path().join("static")).expect("made again");
+        fs::write(root.path().join("static/a"), "1").expect("a file");
+        assert_eq!(apply(&folders, &Change::remove("static/a")), Ok(()));
+        assert_eq!(tree(&root.path().join("static")), tree_of([]));
+    }
+
+    /// What was a folder is not followed elsewhere; what was a link is followed as at first.
+    #[test]
+    fn a_folder_that_was_made_again_as_a_link_is_not_followed() {
+        let root = root();
+        let folders = opened(root.path());
+        fs::remove_dir_all(root.path().join("static")).expect("removed");
+        fs::create_dir(root.path().join("outside")).expect("a directory");
+        symlink("outside", root.path().join("static")).expect("a link");
+        let why = "cannot write `static/a`: its folder was removed after it had been opened";
+        assert_eq!(apply(&folders, &Change::write("static/a", "1")), failed(why));
+        let folders = opened(root.path());
+        fs::remove_dir(root.path().join("outside")).expect("removed");
+        fs::create_dir(root.path().join("elsewhere")).expect("a directory");
+        fs::remove_file(root.path().join("static")).expect("removed");
+        symlink("elsewhere", root.path().join("static")).expect("a link");
+        assert_eq!(apply(&folders, &Change::write("static/a", "1")), Ok(()));
+        assert_eq!(tree(&root.path().join("elsewhere")), tree_of([("a", "1")]));
+    }
+
+    #[test]
+    fn many_jobs_share_what_is_opened() {
+        let root = root();
+        let descriptors = || fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let mut opening = Opening::new(root.path(), None);
+        let (first, before) = (opening.open(&["static".into()]).expect("a folder"), descriptors());
+        let all: Vec<_> = (0..10_000).map(|_| opening.open(&["static".into()]).expect("a folder")).collect();
+        // Other tests open some at the same time.
+        assert!(descriptors() < before + 1_000);
+        assert_eq!(size_of_val(&all[0]), size_of::<usize>());
+        assert_eq!(apply(&first, &Change::write("static/a", "1")), Ok(()));
     }
 
     #[test]
@@ -723,7 +529,7 @@ mod tests {
     #[test]
     fn without_a_folder_everything_is_refused() {
         let root = root();
-        let folders = Folders::open(root.path(), &[], None).expect("nothing to open");
+        let folders = Opening::new(root.path(), None).open(&[]).expect("nothing to open");
         let why = "`static/a`, and it was given no folder; say `.may_write(\"…\")`";
         assert_eq!(apply(&folders, &Change::write("static/a", "1")), refused(why));
     }
@@ -787,7 +593,7 @@ mod tests {
         check_not(&root, &append, &failed("cannot append to `static/pipe`: it is not a file"));
         assert_eq!(apply(&opened(root.path()), &Change::write("static/pipe", "1")), Ok(()));
         assert_eq!(fs::read_to_string(&pipe).expect("a file"), "1");
-        let devices = Folders::open(Path::new("/"), &["dev".into()], None).expect("a folder");
+        let devices = Opening::new(Path::new("/"), None).open(&["dev".into()]).expect("a folder");
         let why = "cannot append to `dev/null`: it is not a file";
         assert_eq!(apply(&devices, &Change::append("dev/null", "1")), failed(why));
     }
@@ -800,10 +606,10 @@ mod tests {
         fs::create_dir(root.path().join("inside")).expect("a directory");
         let inside = root.path().join("inside");
         let folders = [PathBuf::from("linked"), "../inside".into(), elsewhere.path().to_owned()];
-        let folders = Folders::open(&root.path().join("static"), &folders, None);
+        let folders = Opening::new(&root.path().join("static"), None).open(&folders);
         assert_eq!(folders.expect_err("not there").0, Path::new("linked"));
         let folders = [PathBuf::from("../linked"), "../inside".into(), elsewhere.path().to_owned()];
-        let folders = Folders::open(&root.path().join("static"), &folders, None).expect("folders");
+        let folders = Opening::new(&root.path().join("static"), None).open(&folders).expect("folders");
         for (path, file) in [
             (PathBuf::from("../linked/a"), elsewhere.path().join("a")),
             ("../inside/b".into(), inside.join("b")),
@@ -822,7 +628,7 @@ mod tests {
         symlink("../outside", root.path().join("static/inner")).expect("a link");
         fs::create_dir(root.path().join("outside")).expect("a directory");
         let folders = ["static".into(), "static/inner".into()];
-        let folders = Folders::open(root.path(), &folders, None).expect("folders");
+        let folders = Opening::new(root.path(), None).open(&folders).expect("folders");
         assert_eq!(apply(&folders, &Change::write("static/inner/a", "1")), Ok(()));
         assert_eq!(tree(&root.path().join("outside")), tree_of([("a", "1")]));
     }
@@ -834,12 +640,12 @@ mod tests {
             [("static/absent", io::ErrorKind::NotFound), ("static/old", io::ErrorKind::NotADirectory)]
         {
             let folders = ["static".into(), path.into()];
-            let (said, error) = Folders::open(root.path(), &folders, None).expect_err("it is not there");
+            let (said, error) = Opening::new(root.path(), None).open(&folders).expect_err("it is not there");
             assert_eq!((said.as_path(), error.kind()), (Path::new(path), kind));
         }
         let folders = opened(root.path());
         fs::remove_dir_all(root.path().join("static")).expect("removed");
-        let why = "cannot write `static/a`: its folder was removed after it had been opened, at the start";
+        let why = "cannot write `static/a`: its folder was removed after it had been opened";
         assert_eq!(apply(&folders, &Change::write("static/a", "1")), failed(why));
     }
 
@@ -881,23 +687,27 @@ mod tests {
     const AGAIN: &str = "COMBO_APPLY_TEST";
 
     /// The root, in a process made by [`again`].
-    fn alone() -> Option<PathBuf> {
+    pub(super) fn alone() -> Option<PathBuf> {
         std::env::var_os(AGAIN).map(PathBuf::from)
     }
 
     /// Runs one test of these in a process of its own, after a bit of shell.
     fn again(test: &str, shell: &str, root: &Path) -> Output {
-        let (_, module) = module_path!().split_once("::").expect("a crate and modules");
-        Command::new("sh")
+        in_another_process(module_path!(), test, shell, root).output().expect("it is run")
+    }
+
+    pub(super) fn in_another_process(module: &str, test: &str, shell: &str, root: &Path) -> Command {
+        let (_, module) = module.split_once("::").expect("a crate and modules");
+        let mut command = Command::new("sh");
+        let _ = command
             .args(["-c", &format!("{shell} exec \"$0\" \"$@\"")])
             .arg(std::env::current_exe().expect("this program"))
             .args([&format!("{module}::{test}"), "--exact", "--nocapture"])
-            .env(AGAIN, root)
-            .output()
-            .expect("it is run")
+            .env(AGAIN, root);
+        command
     }
 
-    fn passed(output: &Output) {
+    pub(super) fn passed(output: &Output) {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
     }
@@ -944,7 +754,7 @@ mod tests {
     /// Not even root can make a file in `/proc`.
     #[test]
     fn a_folder_that_takes_no_file_is_an_outcome() {
-        let folders = Folders::open(Path::new("/"), &["proc".into()], None).expect("a folder");
+        let folders = Opening::new(Path::new("/"), None).open(&["proc".into()]).expect("a folder");
         for (change, verb) in
             [(Change::write("proc/combo", "1"), "write"), (Change::append("proc/combo", "1"), "append to")]
         {
@@ -956,10 +766,11 @@ mod tests {
     #[test]
     fn what_a_killed_process_leaves_is_hidden_and_goes_at_the_next_write() {
         if let Some(root) = alone() {
-            let place = |path: &str| match place(&opened(&root), Path::new(path), "write") {
-                Ok(target) => target,
-                Err(misplaced) => panic!("{:?}", Unapplied::from(misplaced)),
-            };
+            let place =
+                |path: &str| match place(&opened(&root), Path::new(path), Deed::Write(Path::new(path))) {
+                    Ok(target) => target,
+                    Err(misplaced) => panic!("{:?}", Unapplied::from(misplaced)),
+                };
             let (old, other) = (place("static/old"), place("static/other"));
             let mut staged = Staged::new(old.directory.changed()).expect("a temporary file");
             staged.fill(b"new", Mode::from_raw_mode(FILE)).expect("filled");
@@ -1070,6 +881,10 @@ mod tests {
                     Change::append("static/sub/b", "1"),
                     Change::remove("static/sub/file"),
                     Change::append("static/file", "1"),
+                    Change::append_at("static/file", 0, ""),
+                    Change::make_directory("static/sub/c/d"),
+                    Change::rename("static/sub/a", "static/sub/e"),
+                    Change::set([Change::write("static/sub/f", "1"), Change::write("static/g", "1")]),
                 ] {
                     *if apply(&folders, &change).is_ok() { &mut made } else { &mut unmade } += 1;
                 }
@@ -1086,7 +901,8 @@ mod tests {
         let (root, layer) = (root(), tempfile::tempdir().expect("a directory"));
         fs::write(root.path().join("static/sub/deep"), "deep").expect("a file");
         let before = tree(root.path());
-        let folders = Folders::open(root.path(), &["static".into()], Some(layer.path())).expect("a folder");
+        let folders =
+            Opening::new(root.path(), Some(layer.path())).open(&["static".into()]).expect("a folder");
         for change in changes {
             assert_eq!(apply(&folders, change), Ok(()), "{change}");
         }
@@ -1112,6 +928,46 @@ mod tests {
         check_layer(&[Change::remove("static/old")], removed);
         check_layer(&[Change::remove("static/old"), Change::remove("static/old")], removed);
         check_layer(&[Change::write("static/old", "new"), Change::remove("static/old")], removed);
+        let renamed = [("static/", ""), ("static/.wh.old", ""), ("static/new", "old")];
+        check_layer(&[Change::rename("static/old", "static/new")], renamed);
+        check_layer(
+            &[Change::append_at("static/old", 3, "er"), Change::append_at("static/old", 3, "er")],
+            [("static/", ""), ("static/old", "older")],
+        );
+        check_layer(
+            &[Change::make_directory("static/a/b"), Change::write("static/a/b/c", "1")],
+            [("static/", ""), ("static/a/", ""), ("static/a/b/", ""), ("static/a/b/c", "1")],
+        );
+        check_layer(
+            &[
+                Change::rename("static/sub", "static/new"),
+                Change::append("static/new/deep", "er"),
+                Change::make_directory("static/sub"),
+                Change::append("static/sub/deep", "1"),
+            ],
+            [
+                ("static/", ""),
+                ("static/.wh.sub", ""),
+                ("static/new/", ""),
+                ("static/new/deep", "deeper"),
+                ("static/sub/", ""),
+                ("static/sub/deep", "1"),
+            ],
+        );
+        check_layer(
+            &[Change::set([
+                Change::write("static/sub/deep", "er"),
+                Change::remove("static/old"),
+                Change::write("static/new", "1"),
+            ])],
+            [
+                ("static/", ""),
+                ("static/.wh.old", ""),
+                ("static/new", "1"),
+                ("static/sub/", ""),
+                ("static/sub/deep", "er"),
+            ],
+        );
         let again = [("static/", ""), ("static/old", "again")];
         check_layer(&[Change::remove("static/old"), Change::write("static/old", "again")], again);
         check_layer(&[Change::remove("static/old"), Change::append("static/old", "again")], again);
@@ -1122,7 +978,8 @@ mod tests {
         let (root, layer) = (root(), tempfile::tempdir().expect("a directory"));
         symlink("..", root.path().join("static/up")).expect("a link");
         symlink("old", root.path().join("static/link")).expect("a link");
-        let layered = Folders::open(root.path(), &["static".into()], Some(layer.path())).expect("a folder");
+        let layered =
+            Opening::new(root.path(), Some(layer.path())).open(&["static".into()]).expect("a folder");
         let real = opened(root.path());
         for path in [
             "outside",
@@ -1143,7 +1000,7 @@ mod tests {
             assert_eq!(applied, apply(&real, &change));
         }
         assert_eq!(tree(layer.path()), tree_of([("static/", "")]));
-        let nowhere = Folders::open(root.path(), &["absent".into()], Some(layer.path()));
+        let nowhere = Opening::new(root.path(), Some(layer.path())).open(&["absent".into()]);
         assert_eq!(nowhere.expect_err("not there").1.kind(), io::ErrorKind::NotFound);
     }
 
