@@ -49,6 +49,18 @@ pub(crate) enum Kind {
         path: PathBuf,
         cause: io::Error,
     },
+    State {
+        path: PathBuf,
+        cause: io::Error,
+    },
+    Watch {
+        path: PathBuf,
+        cause: io::Error,
+    },
+    Kept {
+        path: PathBuf,
+        pid: String,
+    },
     Thread {
         what: &'static str,
         cause: io::Error,
@@ -91,6 +103,13 @@ impl fmt::Display for Error {
                 write!(f, "cannot open folder `{}`, which job `{job}` may write", path.display())
             }
             Kind::Root { path, .. } => write!(f, "cannot use root `{}`", path.display()),
+            Kind::Watch { path, .. } => write!(f, "cannot watch `{}` for changes", path.display()),
+            Kind::State { path, .. } => write!(f, "cannot keep the ledger in `{}`", path.display()),
+            Kind::Kept { path, pid } => write!(
+                f,
+                "another process ({pid}) keeps the ledger in `{}`: two would run every job twice; give this one another root or state folder",
+                path.display()
+            ),
             Kind::Thread { what, .. } => write!(f, "cannot start the {what}"),
         }
     }
@@ -102,7 +121,10 @@ impl std::error::Error for Error {
             Kind::Listen { cause, .. }
             | Kind::Folder { cause, .. }
             | Kind::Root { cause, .. }
+            | Kind::State { cause, .. }
+            | Kind::Watch { cause, .. }
             | Kind::Thread { cause, .. } => cause,
+            Kind::Kept { .. } => return None,
             Kind::Mount { cause, .. } | Kind::Job { cause, .. } => cause.as_ref(),
             #[cfg(feature = "tls")]
             Kind::Read { cause, .. } | Kind::Pair { cause, .. } => cause.as_ref(),
@@ -195,6 +217,18 @@ mod tests {
                 "cannot open folder `b`, which job `a` may write: entity not found",
             ),
             (Kind::Root { path: "b".into(), cause: io() }, "cannot use root `b`: entity not found"),
+            (
+                Kind::Watch { path: "a/b".into(), cause: io() },
+                "cannot watch `a/b` for changes: entity not found",
+            ),
+            (
+                Kind::State { path: ".state".into(), cause: io() },
+                "cannot keep the ledger in `.state`: entity not found",
+            ),
+            (
+                Kind::Kept { path: ".state".into(), pid: "7".into() },
+                "another process (7) keeps the ledger in `.state`: two would run every job twice; give this one another root or state folder",
+            ),
             (Kind::Thread { what: "watch", cause: io() }, "cannot start the watch: entity not found"),
         ];
         for (kind, sentence) in cases {

@@ -13,8 +13,8 @@ use std::{
 };
 
 use combo_core::{
-    Alert, BoxError, Cancel, Command, Draining, Entry, MountState, Outcome, Pattern, Reply, Site, Status,
-    Timestamp,
+    Alert, BoxError, Cancel, Command, Draining, Entry, MountState, Outcome, Pattern, Policies, Reply, Site,
+    Status, Timestamp, Trigger, trigger,
 };
 use futures_util::FutureExt;
 use http::HeaderValue;
@@ -27,7 +27,11 @@ use tokio::{
 use crate::{
     deployment::OnAlert,
     error::{Error, Errors, Kind},
-    jobs::{self, Act, Begin, Begun, Ended, Journal, Opening, Past, Terms, Whom, Work},
+    jobs::{
+        self, Act, Begin, Begun, Ended, Journal, Keep, Opening, Past, Terms, Whom, Work,
+        changed::{self, Watching},
+        journal::{Closed, Remembered},
+    },
     mount::{Recipe, Target, layer::Wrap},
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
@@ -159,9 +163,9 @@ pub(crate) async fn start_with(plan: Plan, started_as: As) -> Result<Handle, Err
         As::Guest { heard } => (true, Some(heard)),
     };
     let ledgers = if heard.is_some() { Ledgers::Join } else { Ledgers::Keep };
-    let mut opened = Opened::open(plan, None, ledgers).await?;
-    opened.tasks.heard = heard;
     let (events, inbox) = mpsc::unbounded_channel();
+    let mut opened = Opened::open(plan, None, ledgers, Some(&events)).await?;
+    opened.tasks.heard = heard;
     let (release, released) = channel::channel(());
     let system = system(events.clone(), released.clone()).map_err(one("actix system"))?;
     let (desks, threads) = workers(opened.house, &system, &events, &released).await?;
@@ -183,8 +187,12 @@ pub(crate) async fn start_with(plan: Plan, started_as: As) -> Result<Handle, Err
         signals,
         ready,
     };
+    let journal = watching.deeds.journal();
     let started = thread::Builder::new().name("combo-watch".into()).spawn(move || {
         watch(watching);
+        if !journal.close(LAST_WORD) {
+            tracing::error!("the last entries of the ledger are not written: the disk does not take them");
+        }
         threads.end();
         let _ = stopping.send(true);
     });
@@ -235,6 +243,8 @@ pub(crate) struct Tasks {
     pub(crate) on_alert: Option<OnAlert>,
     /// Who else wants to know how ticks end.
     pub(crate) heard: Option<mpsc::UnboundedSender<Entry>>,
+    /// The files that jobs wait for.
+    _watching: Option<Watching>,
 }
 
 /// What every worker is made from.
@@ -277,7 +287,13 @@ impl House {
 
 impl Opened {
     /// With a `layer` nothing real is listened on or written: what tasks write goes there.
-    pub(crate) async fn open(plan: Plan, layer: Option<&Path>, ledgers: Ledgers) -> Result<Self, Errors> {
+    /// Without `events` no file is watched.
+    pub(crate) async fn open(
+        plan: Plan,
+        layer: Option<&Path>,
+        ledgers: Ledgers,
+        events: Option<&mpsc::UnboundedSender<Event>>,
+    ) -> Result<Self, Errors> {
         let mut errors = Vec::new();
         let root = match root(plan.root.as_deref()) {
             Ok(root) => root,
@@ -294,10 +310,12 @@ impl Opened {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let (mut jobs, mut standing) =
             (Vec::with_capacity(plan.jobs.len()), Vec::with_capacity(plan.jobs.len()));
-        let mut opening = Opening::new(&root, layer);
+        let (mut opening, usual) = (Opening::new(&root, layer), Arc::new(Policies::default()));
         for job in plan.jobs {
-            standing.push((terms(&job, &host), Past::default()));
-            match work(job, &mut opening).await {
+            let terms = terms(&job, &host, &usual);
+            let name = terms.name.clone();
+            standing.push((terms, Past::default()));
+            match work(job, name, &mut opening).await {
                 Ok(work) => jobs.push(Arc::new(work)),
                 Err(error) => errors.push(error),
             }
@@ -305,6 +323,14 @@ impl Opened {
         for sentence in opening.finish() {
             tracing::warn!("{sentence}");
         }
+        let watching = match events.map(|events| watch_files(&standing, &root, events.clone())) {
+            None => None,
+            Some(Ok(watching)) => Some(watching),
+            Some(Err(error)) => {
+                errors.push(error);
+                None
+            }
+        };
         let draining = Draining::new();
         let (mut recipes, mut tellings) = (Vec::new(), Vec::new());
         for (mount, tally) in plan.mounts.into_iter().zip(&tallies) {
@@ -325,8 +351,22 @@ impl Opened {
                 }
             }
         }
+        // Last, since this is what other processes see.
+        let (journal, sentences) = match plan.state.filter(|_| errors.is_empty()) {
+            None => (Journal::none(), Vec::new()),
+            Some(state) => match journal(&state, &root, ledgers, plan.keep, &mut standing) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    errors.push(error);
+                    (Journal::none(), Vec::new())
+                }
+            },
+        };
         if !errors.is_empty() {
             return Err(Errors(errors));
+        }
+        for sentence in sentences {
+            tracing::error!("{sentence}");
         }
         let workers = plan.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
         let connections = plan.limits.connections;
@@ -346,7 +386,7 @@ impl Opened {
         let (drain, mut told) = (plan.drain, plan.told);
         told.push(draining.clone());
         let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, tallies, draining };
-        let tasks = Tasks { jobs, journal: Journal::none(), on_alert: plan.on_alert, heard: None };
+        let tasks = Tasks { jobs, journal, on_alert: plan.on_alert, heard: None, _watching: watching };
         let running_jobs = plan.running_jobs;
         Ok(Self {
             house,
@@ -361,6 +401,50 @@ impl Opened {
             drain,
             told,
         })
+    }
+}
+
+/// Watches the files that jobs wait for.
+fn watch_files(
+    standing: &[(Terms, Past)],
+    root: &Path,
+    events: mpsc::UnboundedSender<Event>,
+) -> Result<Watching, Error> {
+    let of = |(job, (terms, _)): (usize, &(Terms, Past))| match &terms.trigger {
+        Trigger::Event(trigger::Event::Changed(path)) => Some((job, root.join(path))),
+        _ => None,
+    };
+    let files = standing.iter().enumerate().filter_map(of).collect();
+    // Nobody is left to tell when it ends.
+    let watching = changed::watch(files, move |job| drop(events.send(Event::FileChanged { job })));
+    watching.map_err(|(path, cause)| Kind::Watch { path, cause }.into())
+}
+
+/// The journal of the ledger, and what it knows of each job's past.
+fn journal(
+    state: &Path,
+    root: &Path,
+    ledgers: Ledgers,
+    keep: Keep,
+    standing: &mut [(Terms, Past)],
+) -> Result<(Journal, Vec<String>), Error> {
+    let refused = |closed| match closed {
+        Closed::Kept(pid) => Kind::Kept { path: state.to_owned(), pid }.into(),
+        Closed::Io(cause) => Kind::State { path: state.to_owned(), cause }.into(),
+    };
+    let (folder, now) = (root.join(state), Timestamp::now());
+    match ledgers {
+        Ledgers::Leave => Ok((Journal::none(), Vec::new())),
+        Ledgers::Join => Journal::join(&folder, now).map(|journal| (journal, Vec::new())).map_err(refused),
+        Ledgers::Keep => {
+            let jobs = standing.iter().map(|(terms, _)| (terms.name.clone(), terms.trigger.to_string()));
+            let opened = Journal::open(&folder, keep, &jobs.collect::<Vec<_>>(), now).map_err(refused)?;
+            for ((_, past), known) in standing.iter_mut().zip(opened.past) {
+                let Remembered { accounted, counts, failures, last, .. } = known;
+                *past = Past { accounted, counts, failures, last };
+            }
+            Ok((opened.journal, opened.sentences))
+        }
     }
 }
 
@@ -418,13 +502,15 @@ pub(crate) async fn recipe(
 }
 
 /// What the roster has to know of a job.
-fn terms(job: &PlannedJob, host: &str) -> Terms {
+fn terms(job: &PlannedJob, host: &str, usual: &Arc<Policies>) -> Terms {
     let name: Arc<str> = job.name.as_str().into();
     let offset = job.policies.offset(&name, host);
-    Terms { name, trigger: job.trigger.clone(), policies: Arc::new(job.policies.clone()), offset }
+    // Most jobs say nothing of them.
+    let policies = if job.policies == **usual { usual.clone() } else { Arc::new(job.policies.clone()) };
+    Terms { name, trigger: job.trigger.clone(), policies, offset }
 }
 
-async fn work(job: PlannedJob, opening: &mut Opening<'_>) -> Result<Work, Error> {
+async fn work(job: PlannedJob, shared: Arc<str>, opening: &mut Opening<'_>) -> Result<Work, Error> {
     let PlannedJob { name, may_write, work, .. } = job;
     let folders =
         opening.open(&may_write).map_err(|(path, cause)| Kind::Folder { job: name.clone(), path, cause })?;
@@ -443,7 +529,7 @@ async fn work(job: PlannedJob, opening: &mut Opening<'_>) -> Result<Work, Error>
             Err(why) => return Err(Kind::Job { job: name, cause: why.into() }.into()),
         },
     };
-    Ok(Work { name: name.into(), task, folders })
+    Ok(Work { name: shared, task, folders })
 }
 
 /// The one actix System of the process, on a thread of its own. `System::stop` begins the drain.
@@ -609,6 +695,10 @@ impl Deeds {
         Self { tasks, names, ground, desks, told, host, events, cuts, accepting, clock }
     }
 
+    pub(crate) fn journal(&self) -> Journal {
+        self.tasks.journal.clone()
+    }
+
     /// Another clock, for the rig.
     #[cfg(feature = "testing")]
     pub(crate) fn with_clock(mut self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
@@ -679,14 +769,15 @@ impl Deeds {
             Act::Start { job, run, tick, asked, exclusive } => {
                 let (work, events, clock) =
                     (self.tasks.jobs[job].clone(), self.events.clone(), self.clock.clone());
-                let (journal, cut) = (self.tasks.journal.clone(), Cancel::new());
+                let cut = Cancel::new();
                 drop(self.cuts.insert(run, cut.clone()));
+                let (name, due, start) = (work.name.clone(), tick.due, tick.now);
+                let (count, missed, attempt) = (tick.count, tick.missed, tick.attempt);
+                let begun = Begun { run, job: name, due, start, count, missed, attempt, asked, exclusive };
+                // Asked here and not by the task, so that the journal has ticks in the order of their schedules.
+                let begin = self.tasks.journal.begin(begun);
                 drop(self.host.spawn(async move {
-                    let (name, due, start) = (work.name.clone(), tick.due, tick.now);
-                    let (count, missed, attempt) = (tick.count, tick.missed, tick.attempt);
-                    let begun =
-                        Begun { run, job: name, due, start, count, missed, attempt, asked, exclusive };
-                    let ended = match journal.begin(begun).await {
+                    let ended = match begin.await {
                         Begin::Go => jobs::run(work, tick, cut, move || clock()).await,
                         Begin::Held => Ended::held(clock()),
                     };
@@ -705,7 +796,7 @@ impl Deeds {
                 }
                 report(&entry);
                 if let Some(heard) = &self.tasks.heard {
-                    let _ = heard.send(entry.clone());
+                    let _ = heard.send((*entry).clone());
                 }
                 self.tasks.journal.end(run, entry);
             }
@@ -714,14 +805,16 @@ impl Deeds {
                 tracing::warn!(target: "jobs", %job, attempt, again_after_ms = millis(wait), "{outcome}");
             }
             Act::Alert { entry, failures, paused, .. } => {
-                let alert = Alert::new(entry, failures, paused);
+                let alert = Alert::new((*entry).clone(), failures, paused);
                 tracing::error!(target: "jobs", job = %alert.last.job, failures, paused, "{alert}");
                 if let Some(on_alert) = self.tasks.on_alert.clone() {
                     // Its panic is in the log.
                     drop(self.host.spawn_blocking(move || on_alert(&alert)));
                 }
             }
-            Act::Known { job, trigger } => self.tasks.journal.known(job, &trigger, (self.clock)()),
+            Act::Known { job, trigger } => {
+                self.tasks.journal.known(self.tasks.jobs[job].name.clone(), &trigger, (self.clock)());
+            }
         }
     }
 

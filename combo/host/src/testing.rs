@@ -398,7 +398,7 @@ impl Bench {
         since: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<Self, crate::Errors> {
-        let mut opened = Opened::open(plan, Some(layer), Ledgers::Leave).await?;
+        let mut opened = Opened::open(plan, Some(layer), Ledgers::Leave, None).await?;
         let (events, inbox) = mpsc::unbounded_channel();
         let (desk, messages) = Desk::new();
         let (ready, readied) = oneshot::channel();

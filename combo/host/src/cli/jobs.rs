@@ -23,7 +23,9 @@ const AHEAD: Duration = Duration::from_secs(400 * 24 * 3_600);
 pub(super) fn standing(plan: &Plan, written: &Written, now: Timestamp) -> String {
     let mut text = String::new();
     for job in &plan.jobs {
-        let mut line = |said: &str| drop(writeln!(text, "{said}"));
+        let mut line = |said: &str| {
+            let _ = writeln!(text, "{said}");
+        };
         line(&format!("{}: {}", job.name, job.trigger.describe()));
         if plan.state.is_some() {
             let known = written.jobs.get(&*job.name).cloned().unwrap_or_default();
@@ -279,7 +281,7 @@ mod tests {
             .expect("a plan");
         let mut written = Written::default();
         let mut known = Remembered { failures: 2, ..Remembered::default() };
-        known.last = Some(entry(Outcome::Failed { why: "it rains".into() }));
+        known.last = Some(std::sync::Arc::new(entry(Outcome::Failed { why: "it rains".into() })));
         (known.counts.ran, known.counts.failed) = (5, 2);
         drop(written.jobs.insert("clock".into(), known));
         let text = standing(&plan, &written, at("2026-11-25T12:00:01Z"));

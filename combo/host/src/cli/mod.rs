@@ -293,7 +293,7 @@ fn named(plan: &Plan, name: &str) -> Result<usize, ExitCode> {
 }
 
 async fn try_to_open(plan: Plan) -> ExitCode {
-    match Opened::open(plan, None, Ledgers::Leave).await {
+    match Opened::open(plan, None, Ledgers::Leave, None).await {
         Ok(_) => ExitCode::SUCCESS,
         Err(errors) => complain(&errors.to_string(), ERROR),
     }
@@ -334,7 +334,7 @@ fn enter_root(plan: Plan) -> Result<Plan, String> {
 /// Of a plan only this job, due when it is told.
 fn only(plan: Plan, job: usize) -> Plan {
     let (mut job, mounts) = (plan.jobs.into_iter().nth(job), Vec::new());
-    for job in &mut job {
+    if let Some(job) = &mut job {
         // What it usually does when it overlaps depends on what makes it due.
         let usual = if matches!(job.trigger, Trigger::Event(_)) { Overlap::Queue } else { Overlap::Skip };
         let _ = job.policies.overlap.get_or_insert(usual);
@@ -344,35 +344,35 @@ fn only(plan: Plan, job: usize) -> Plan {
     Plan { jobs, mounts, endpoints: Vec::new(), layers: Vec::new(), workers: Some(0), ..plan }
 }
 
-/// What is written in the ledger, by whichever process; nothing if there is no state folder.
+/// Where the ledger is, if there is one, and how it was said.
+fn state(plan: &Plan) -> Option<(PathBuf, String)> {
+    let state = plan.state.as_ref()?;
+    Some((plan.root.as_deref().unwrap_or(Path::new(".")).join(state), state.display().to_string()))
+}
+
+/// How jobs stand by what is written in the ledger, by whichever process.
 fn written(plan: &Plan) -> Result<Written, String> {
-    let Some(state) = &plan.state else { return Ok(Written::default()) };
-    let folder = plan.root.as_deref().unwrap_or(Path::new(".")).join(state);
-    journal::read(&folder)
-        .map_err(|error| format!("cannot read the ledger in `{}`: {error}", state.display()))
+    let Some((folder, said)) = state(plan) else { return Ok(Written::default()) };
+    journal::read(&folder).map_err(|error| format!("cannot read the ledger in `{said}`: {error}"))
 }
 
 fn ledger(plan: &Plan, job: Option<&str>, since: Option<Since>, json: bool) -> ExitCode {
-    if plan.state.is_none() {
+    let Some((folder, said)) = state(plan) else {
         let why = "there is no ledger to read: the deployment says no `.state(\"…\")`";
         return complain(why, ERROR);
-    }
-    let written = match written(plan) {
-        Ok(written) => written,
-        Err(why) => return complain(&why, ERROR),
+    };
+    let entries = match journal::entries(&folder, job) {
+        Ok(entries) => entries,
+        Err(error) => return complain(&format!("cannot read the ledger in `{said}`: {error}"), ERROR),
     };
     // A job that is gone may still have ticks.
-    let known = |name: &str| written.entries.iter().any(|entry| &*entry.job == name);
-    if let Some(name) = job
-        && !known(name)
+    if let Some(name) = job.filter(|_| entries.is_empty())
         && let Err(code) = named(plan, name)
     {
         return code;
     }
     let since = since.map(|since| since.instant(Timestamp::now()));
-    let entries = written.entries.iter();
-    let entries = entries.filter(|entry| job.is_none_or(|job| &*entry.job == job));
-    let entries = entries.filter(|entry| since.is_none_or(|since| entry.last >= since));
+    let entries = entries.iter().filter(|entry| since.is_none_or(|since| entry.last >= since));
     let lines: String = match json {
         true => entries.map(|entry| journal::to_json(entry) + "\n").collect(),
         false => entries.map(jobs::ledger_line).collect(),
@@ -393,7 +393,7 @@ async fn rehearse(plan: Plan, name: &str, at: Option<Timestamp>) -> ExitCode {
         Ok(plan) => plan,
         Err(why) => return complain(&why, ERROR),
     };
-    let opened = match Opened::open(plan, None, Ledgers::Leave).await {
+    let opened = match Opened::open(plan, None, Ledgers::Leave, None).await {
         Ok(opened) => opened,
         Err(errors) => return complain(&errors.to_string(), ERROR),
     };

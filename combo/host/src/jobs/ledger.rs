@@ -3,7 +3,7 @@
 //! Takes one [`Entry`] per tick, or per row of ticks that were skipped or missed; keeps the last of them
 //! in memory. Pure. Where there is a state directory, the journal keeps them all on disk.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use combo_core::Entry;
 
@@ -13,7 +13,7 @@ pub(crate) const KEPT: usize = 1_000;
 /// The record of outcomes.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Arc<Entry>>,
     kept: usize,
 }
 
@@ -24,7 +24,7 @@ impl Ledger {
     }
 
     /// Records what became of a tick.
-    pub(crate) fn record(&mut self, entry: Entry) {
+    pub(crate) fn record(&mut self, entry: Arc<Entry>) {
         if self.entries.len() >= self.kept {
             drop(self.entries.pop_front());
         }
@@ -35,7 +35,7 @@ impl Ledger {
 
     /// The entries that are kept, the oldest first.
     pub(crate) fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
-        self.entries.iter()
+        self.entries.iter().map(|entry| &**entry)
     }
 
     /// The last entries of one job or of all, the last first.
@@ -56,18 +56,18 @@ mod tests {
         for second in 1..=5 {
             let at = Timestamp::from_second(second).expect("in range");
             let job = if second % 2 == 0 { "even" } else { "odd" };
-            ledger.record(Entry::new(job.into(), at, at, Outcome::Ran));
+            ledger.record(Arc::new(Entry::new(job.into(), at, at, Outcome::Ran)));
         }
         ledger
     }
 
-    fn seconds<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<i64> {
-        entries.into_iter().map(|entry| entry.due.as_second()).collect()
+    fn seconds(entries: &[Entry]) -> Vec<i64> {
+        entries.iter().map(|entry| entry.due.as_second()).collect()
     }
 
     #[test]
     fn the_last_entries_are_kept() {
-        assert_eq!(seconds(ledger(3).entries()), [3, 4, 5]);
+        assert_eq!(seconds(&ledger(3).last(None, 9)), [5, 4, 3]);
         assert_eq!(ledger(0).entries().len(), 0);
     }
 

@@ -12,6 +12,7 @@
 //! and `ledger` are pure; `run` waits for the task; only `apply` touches the disk for it.
 
 pub(crate) mod apply;
+pub(crate) mod changed;
 #[cfg(feature = "tokio-cron-scheduler")]
 pub(crate) mod hosted;
 pub(crate) mod journal;
@@ -22,8 +23,8 @@ pub(crate) mod run;
 pub(crate) mod timetable;
 
 pub(crate) use apply::Opening;
-pub use journal::Keep;
 pub(crate) use journal::{Begin, Begun, Journal};
+pub use journal::{Keep, read_ledger};
 pub(crate) use ledger::Ledger;
 pub(crate) use roster::{Act, Past, Roster, Terms, Whom};
 pub(crate) use run::{Ended, ErasedTask, Work, erase, erase_blocking, run};

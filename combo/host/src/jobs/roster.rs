@@ -46,7 +46,7 @@ pub(crate) struct Past {
     pub(crate) accounted: Option<Timestamp>,
     pub(crate) counts: Counts,
     pub(crate) failures: u32,
-    pub(crate) last: Option<Entry>,
+    pub(crate) last: Option<Arc<Entry>>,
 }
 
 /// Something to do about jobs.
@@ -59,11 +59,11 @@ pub(crate) enum Act {
     /// Drop a task wherever it waits.
     Cut { run: u64 },
     /// Write down what became of a tick, or of several that were skipped or missed.
-    Record { job: usize, run: Option<u64>, entry: Entry },
+    Record { run: Option<u64>, entry: Arc<Entry> },
     /// Say that an attempt has failed and when the next is.
     Again { job: usize, outcome: Outcome, attempt: u32, wait: Duration },
     /// Say that a job keeps failing.
-    Alert { job: usize, entry: Entry, failures: u32, paused: bool },
+    Alert { entry: Arc<Entry>, failures: u32, paused: bool },
     /// Write down that from now on a job is due at other times.
     Known { job: usize, trigger: String },
 }
@@ -133,7 +133,7 @@ struct Standing {
     count: u64,
     counts: Counts,
     failures: u32,
-    last: Option<Box<Entry>>,
+    last: Option<Arc<Entry>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -455,12 +455,12 @@ impl Roster {
         let mut acts = Vec::new();
         let why = || Outcome::Missed { why: "it was rescheduled".into() };
         while let Some(due) = standing.backlog.pop_front() {
-            acts.push(standing.record(job, due, due, 1, now, why()));
+            acts.push(standing.record(due, due, 1, now, why()));
         }
         if standing.is_ripe(now) {
             let (first, passed) = standing.take(now, 1);
             if let Some(&last) = passed.last.last() {
-                acts.push(standing.record(job, first, last, passed.count, now, why()));
+                acts.push(standing.record(first, last, passed.count, now, why()));
             }
         }
         acts.push(Act::Known { job, trigger: trigger.to_string() });
@@ -606,7 +606,7 @@ impl Roster {
             let why = standing.why_skipped();
             let (first, passed) = standing.take(now, 1);
             if let Some(&last) = passed.last.last() {
-                acts.push(standing.record(job, first, last, passed.count, now, Outcome::Skipped { why }));
+                acts.push(standing.record(first, last, passed.count, now, Outcome::Skipped { why }));
             }
             self.arm(job);
             return;
@@ -649,7 +649,7 @@ impl Roster {
         if held == Held::Overlapping {
             if count > 1 {
                 let why = "the one before was still running, and a later one waits".to_owned();
-                acts.push(standing.record(job, first, before, count - 1, now, Outcome::Skipped { why }));
+                acts.push(standing.record(first, before, count - 1, now, Outcome::Skipped { why }));
             }
             return self.start(job, latest, 0, false, lateness, now, acts);
         }
@@ -657,7 +657,7 @@ impl Roster {
             Missed::Merge => {
                 if count > 1 {
                     let why = format!("merged into the one due at {latest}: {reason}");
-                    acts.push(standing.record(job, first, before, count - 1, now, missed(why)));
+                    acts.push(standing.record(first, before, count - 1, now, missed(why)));
                 }
                 self.start(job, latest, count - 1, false, lateness, now, acts);
             }
@@ -668,7 +668,7 @@ impl Roster {
                 if dropped > 0 {
                     let last = gone.last().copied().unwrap_or(first);
                     let why = format!("it was not among the last {some}: {reason}");
-                    acts.push(standing.record(job, first, last, dropped, now, missed(why)));
+                    acts.push(standing.record(first, last, dropped, now, missed(why)));
                 }
                 standing.backlog.extend(kept);
                 standing.catching_up = true;
@@ -679,12 +679,12 @@ impl Roster {
             }
             Missed::Skip if lateness > PUNCTUAL => {
                 let why = format!("it would have been {:?} late: {reason}", rounded(lateness));
-                acts.push(standing.record(job, first, latest, count, now, missed(why)));
+                acts.push(standing.record(first, latest, count, now, missed(why)));
                 standing.after_end(now.mono);
             }
             _ => {
                 if count > 1 {
-                    acts.push(standing.record(job, first, before, count - 1, now, missed(reason)));
+                    acts.push(standing.record(first, before, count - 1, now, missed(reason)));
                 }
                 self.start(job, latest, 0, false, lateness, now, acts);
             }
@@ -748,14 +748,19 @@ impl Roster {
     fn finish(&mut self, job: usize, index: usize, ended: Ended, now: Now, acts: &mut Vec<Act>) {
         let standing = &mut self.jobs[job];
         let run = standing.runs.remove(index);
+        if standing.runs.is_empty() {
+            // Most jobs do not run most of the time.
+            standing.runs = Vec::new();
+        }
         self.open -= 1;
         let outcome = ended.outcome.unwrap_or(Outcome::Ran);
         let mut entry = Entry::new(standing.terms.name.clone(), run.tick.due, run.start, outcome);
         (entry.end, entry.lateness, entry.count) = (ended.end, run.lateness, run.tick.count);
         (entry.missed, entry.attempt, entry.asked) = (run.tick.missed, run.tick.attempt, run.asked);
         (entry.changes, entry.output) = (ended.changes, ended.output);
+        let entry = Arc::new(entry);
         standing.counts.count(&entry);
-        standing.last = Some(Box::new(entry.clone()));
+        standing.last = Some(entry.clone());
         standing.after_end(now.mono);
         let ran = entry.outcome == Outcome::Ran;
         if entry.outcome.is_failure() {
@@ -763,7 +768,7 @@ impl Roster {
         } else if ran {
             standing.failures = 0;
         }
-        acts.push(Act::Record { job, run: Some(run.id), entry: entry.clone() });
+        acts.push(Act::Record { run: Some(run.id), entry: entry.clone() });
         let failures = standing.failures;
         if let Some((_, then)) = standing
             .terms
@@ -776,7 +781,7 @@ impl Roster {
                 standing.paused = Some("it kept failing");
                 self.disarm(job);
             }
-            acts.push(Act::Alert { job, entry, failures, paused });
+            acts.push(Act::Alert { entry, failures, paused });
         }
         if ran && self.phase == Phase::Open {
             for follower in self.followers.get(&job).cloned().unwrap_or_default() {
@@ -885,7 +890,7 @@ impl Standing {
             count: 0,
             counts,
             failures,
-            last: last.map(Box::new),
+            last,
         };
         // A clock that has been set back since makes no job wait for hours.
         let ahead = |then: &Timestamp| then.duration_since(now).as_secs() >= NOISE.as_secs().cast_signed();
@@ -1004,19 +1009,11 @@ impl Standing {
         }
     }
 
-    fn record(
-        &mut self,
-        job: usize,
-        first: Timestamp,
-        last: Timestamp,
-        ticks: u64,
-        now: Now,
-        outcome: Outcome,
-    ) -> Act {
+    fn record(&mut self, first: Timestamp, last: Timestamp, ticks: u64, now: Now, outcome: Outcome) -> Act {
         let mut entry = Entry::new(self.terms.name.clone(), first, now.wall, outcome);
         (entry.last, entry.ticks) = (last, ticks);
         self.counts.count(&entry);
-        Act::Record { job, run: None, entry }
+        Act::Record { run: None, entry: Arc::new(entry) }
     }
 
     fn status(&self) -> JobStatus {

@@ -131,7 +131,7 @@ fn said(act: &Act) -> String {
         Act::Tell { .. } => "tell".into(),
         Act::Cut { run } => format!("cut #{run}"),
         Act::Record { entry, .. } => {
-            let Entry { job, due, last, ticks, outcome, .. } = entry;
+            let Entry { job, due, last, ticks, outcome, .. } = &**entry;
             let due = if due == last {
                 format!("{}", offset(*due))
             } else {
@@ -698,7 +698,8 @@ proptest! {
                         prop_assert!(!running.contains(&run));
                         running.push(run);
                     }
-                    Act::Record { job, run, entry } => {
+                    Act::Record { run, entry } => {
+                        let job: usize = entry.job.parse().expect("a number");
                         if let Some(run) = run {
                             prop_assert!(ended_runs.insert(run), "{} has two outcomes", run);
                         }
