@@ -15,9 +15,6 @@ use combo_bench::{client, quantile};
 /// What the mount that blocks has of its own.
 const THREADS: usize = 2;
 
-/// Between two requests.
-const PAUSE: Duration = Duration::from_millis(1);
-
 /// More than it takes until all threads are blocked.
 const HEAD_START: Duration = Duration::from_millis(300);
 
@@ -92,16 +89,8 @@ fn how_long(port: u16, path: &str) -> io::Result<Duration> {
     Ok(asked.elapsed())
 }
 
-/// Asks the other mount for as long as said, one request after another over one connection.
+/// Asks the other mount for as long as said.
 fn watch(port: u16, long: Duration) -> io::Result<String> {
-    let until = Instant::now() + long;
-    let mut connection = client::connect(port)?;
-    let mut waits = Vec::new();
-    while Instant::now() < until {
-        let asked = Instant::now();
-        client::ask(&mut connection, OTHER)?;
-        waits.push(asked.elapsed().as_secs_f64() * 1e3);
-        thread::sleep(PAUSE);
-    }
+    let waits = client::waits(port, OTHER, long)?;
     Ok(format!("{:.2} {:.2}", quantile(waits.clone(), 0.99), quantile(waits, 1.0)))
 }

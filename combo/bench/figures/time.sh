@@ -1,30 +1,11 @@
 # shellcheck shell=bash
-# How long things take and how late they are: ticks, the first answer, and requests beside an app that
-# blocks. For `run`, which has what starts servers, samples them and adds rows.
+# How long things take and how late they are: the files that ticks write, the first answer, and requests
+# beside an app that blocks. For `run`, which has what starts servers, samples them and adds rows.
 
-readonly JOBS_BAR='≤ 1.05'
 readonly BULKHEAD_BAR='< 5'
 readonly START_BAR='< 50'
 readonly MEMORY_BAR='< 16'
 readonly TICKS_BAR='< 20'
-
-# A tick of a job among many.
-figure_jobs() {
-    local others round seconds=2 pid_of=()
-    say 'jobs: one among many'
-    for others in 10 100000; do
-        output=$work/jobs-$others start "$work/many_jobs" "$others"
-        pid_of[others]=$pid
-        wait_for "$pid" started "$work/jobs-$others"
-    done
-    for ((round = 0; round < ROUNDS; round++)); do
-        for others in 10 100000; do
-            count "jobs-$others" $((seconds * 1000 / 5)) "${pid_of[others]}" sleep "$seconds"
-        done
-    done
-    compare 'tick: 100,000 other jobs / 10' jobs-10 jobs-100000 "$JOBS_BAR"
-    stop "${pid_of[@]}"
-}
 
 # Requests to another mount while one with threads of its own blocks all of them.
 figure_bulkhead() {

@@ -5,11 +5,15 @@
 use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, TcpStream},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Long enough for anything but a server that does not answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two requests of [`waits`].
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The most bytes of a websocket's message here: longer ones have another head.
 pub const LONGEST_MESSAGE: usize = 125;
@@ -43,6 +47,25 @@ pub fn ask(connection: &mut TcpStream, path: &str) -> io::Result<()> {
         head.is_some_and(|head| answer.ends_with(b"\n") && answer.len() > head + 4)
     })?;
     expect(&answer, "200")
+}
+
+/// Asks for as long as said, one request after another over one connection with 1 ms between them, and
+/// gives how many milliseconds each took.
+///
+/// # Errors
+///
+/// If there is an answer that is not 200, or none.
+pub fn waits(port: u16, path: &str, long: Duration) -> io::Result<Vec<f64>> {
+    let until = Instant::now() + long;
+    let mut connection = connect(port)?;
+    let mut waits = Vec::new();
+    while Instant::now() < until {
+        let asked = Instant::now();
+        ask(&mut connection, path)?;
+        waits.push(asked.elapsed().as_secs_f64() * 1e3);
+        thread::sleep(PAUSE);
+    }
+    Ok(waits)
 }
 
 /// Turns a connection into a websocket.

@@ -1,9 +1,42 @@
-//! What the measuring programs share: a client, medians and other quantiles, and how late changes were
-//! against a grid of instants. The programs are in `examples`, and the script `run` calls them.
+//! What the measuring programs share: how they begin and end, a client, medians and other quantiles, how
+//! late changes were against a grid of instants, and CPU time. The programs are in `examples`, and the
+//! script `run` calls them.
 
-use std::time::Duration;
+use std::{error::Error, fmt, process::ExitCode, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
 
 pub mod client;
+
+/// Runs a program with the words that it was given and prints what it found; the usage if it gives none.
+pub fn program<T: fmt::Display>(
+    usage: &str,
+    run: impl FnOnce(&[&str]) -> Option<Result<T, Box<dyn Error + Send + Sync>>>,
+) -> ExitCode {
+    let words: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    match run(&words) {
+        Some(Ok(found)) => {
+            println!("{found}");
+            ExitCode::SUCCESS
+        }
+        Some(Err(error)) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+        None => {
+            eprintln!("usage: {usage}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The CPU time that this process has used so far, in both modes and in all threads.
+#[must_use]
+pub fn cpu() -> Duration {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or_default())
+}
 
 /// The middle of the values, or the mean of the two in the middle; zero if there are none.
 #[must_use]
