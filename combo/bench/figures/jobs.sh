@@ -108,7 +108,7 @@ late() {
 
 # Many that are due at one instant, and the requests meanwhile.
 figure_burst() {
-    local count=10000 lost took before during folder=$work/burst
+    local count=10000 lost took before during folder=$work/burst-root
     say "burst: $count ticks at one instant"
     free_port
     mkdir "$folder"
