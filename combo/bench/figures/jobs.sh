@@ -20,7 +20,7 @@ figure_jobs() {
     local others round seconds=2 pid_of=()
     say 'jobs: one among many'
     for others in 10 100000; do
-        output=$work/jobs-$others start "$work/many_jobs" "$others"
+        output=$work/jobs-$others start "$work/many_jobs" "$others" often
         pid_of[others]=$pid
         wait_for "$pid" started "$work/jobs-$others"
     done
