@@ -48,7 +48,9 @@ async fn every_tick_ends_in_exactly_one_outcome() {
     let mut rig = rig();
     rig.advance(combo::secs(600)).await;
     let outcomes = rig.outcomes().await;
-    for (job, expected) in [("clock", "ran"), ("pulse", "was skipped: hosted code is not run in a rig")] {
+    for (job, expected) in
+        [("clock", "ran"), ("pulse", "was skipped: neither hosted code nor a command is run in a rig")]
+    {
         let of_job: Vec<_> = outcomes.iter().filter(|entry| &*entry.job == job).collect();
         assert_eq!(of_job.len(), 150, "{job} every four seconds for ten minutes");
         assert!(

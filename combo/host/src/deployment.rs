@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    jobs::{ErasedTask, Keep, erase, erase_blocking},
+    jobs::{ErasedTask, Keep, Program, erase, erase_blocking},
     mount::{
         Inner, Target,
         layer::{Wrap, wrap},
@@ -267,6 +267,8 @@ pub struct Job {
 pub(crate) enum Kind {
     /// A task of ours.
     Task { when: When, task: Arc<dyn ErasedTask> },
+    /// A command.
+    Command { when: When, program: Program },
     /// Somebody else's job, or why there is none.
     #[cfg(feature = "tokio-cron-scheduler")]
     Hosted(Result<tokio_cron_scheduler::Job, String>),
@@ -289,6 +291,11 @@ impl Job {
         F: Fn(Tick) -> Result<Vec<Change>, BoxError> + Send + Sync + 'static,
     {
         Self::of(name.into(), Kind::Task { when: when.into(), task: erase_blocking(task) })
+    }
+
+    /// The same for a command: a program of its own.
+    pub fn command(name: impl Into<String>, when: impl Into<When>, program: Program) -> Self {
+        Self::of(name.into(), Kind::Command { when: when.into(), program })
     }
 
     /// A `tokio_cron_scheduler::Job` as it is, or the `Result` of making one. Its own schedule says

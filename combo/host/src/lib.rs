@@ -76,7 +76,7 @@ pub use combo_core::*;
 pub use deployment::Hosted;
 pub use deployment::{DRAIN, Deployment, Job, RUNNING_JOBS, When, cron, every, millis, secs};
 pub use error::{Error, Errors};
-pub use jobs::{Keep, read_ledger};
+pub use jobs::{Keep, Program, keep_children, read_ledger};
 pub use plan::Plan;
 pub use run::{Handle, start};
 pub use serve::{

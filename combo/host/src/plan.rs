@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     deployment::{Deployment, Job, Kind, OnAlert},
-    jobs::{ErasedTask, Keep},
+    jobs::{ErasedTask, Keep, Program},
     mount::{Target, layer::Wrap},
     serve::{limits::Limits, proxies::Proxies},
 };
@@ -62,6 +62,7 @@ pub(crate) struct PlannedJob {
 
 pub(crate) enum PlannedWork {
     Task(Arc<dyn ErasedTask>),
+    Command(Program),
     #[cfg(feature = "tokio-cron-scheduler")]
     Hosted(tokio_cron_scheduler::Job),
 }
@@ -70,7 +71,8 @@ impl PlannedWork {
     /// Why its changes are not known before it runs, if they are not.
     pub(crate) fn writes_itself(&self) -> Option<&'static str> {
         match self {
-            Self::Task(task) => task.writes_itself(),
+            Self::Task(_) => None,
+            Self::Command(_) => Some("a command does its own writing"),
             #[cfg(feature = "tokio-cron-scheduler")]
             Self::Hosted(_) => Some("a tokio-cron-scheduler job does its own writing"),
         }
@@ -215,6 +217,10 @@ fn jobs(said: Vec<Job>, problems: &mut Vec<Problem>) -> Vec<PlannedJob> {
                     .map_err(|fault| Problem::Schedule { job: name.clone(), said: when.said, fault })
                     .map(|trigger| (trigger, PlannedWork::Task(task)))
             }
+            Kind::Command { when, program } => when
+                .trigger
+                .map_err(|fault| Problem::Schedule { job: name.clone(), said: when.said, fault })
+                .map(|trigger| (trigger, PlannedWork::Command(program))),
             #[cfg(feature = "tokio-cron-scheduler")]
             Kind::Hosted(job) => job
                 .and_then(|job| Ok((crate::jobs::hosted::plan(&job)?.into(), PlannedWork::Hosted(job))))
@@ -365,6 +371,7 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
                     job.may_write.iter().map(|path| format!("`{}`", path.display())).collect();
                 line(f, &format!("may write {}", folders.join(", ")))?;
             }
+            PlannedWork::Command(program) => line(f, &format!("runs `{program}`"))?,
             #[cfg(feature = "tokio-cron-scheduler")]
             PlannedWork::Hosted(_) => line(f, "a tokio-cron-scheduler job: does its own writing")?,
         }

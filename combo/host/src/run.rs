@@ -31,6 +31,7 @@ use crate::{
         self, Act, Begin, Begun, Ended, Journal, Keep, Opening, Past, Terms, Whom, Work,
         changed::{self, Watching},
         journal::{Closed, Remembered},
+        program::Commanded,
     },
     mount::{Recipe, Target, layer::Wrap},
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
@@ -511,16 +512,20 @@ fn terms(job: &PlannedJob, host: &str, usual: &Arc<Policies>) -> Terms {
 }
 
 async fn work(job: PlannedJob, shared: Arc<str>, opening: &mut Opening<'_>) -> Result<Work, Error> {
-    let PlannedJob { name, may_write, work, .. } = job;
+    let PlannedJob { name, may_write, work, policies, .. } = job;
     let folders =
         opening.open(&may_write).map_err(|(path, cause)| Kind::Folder { job: name.clone(), path, cause })?;
-    #[cfg_attr(
-        not(feature = "tokio-cron-scheduler"),
-        expect(clippy::infallible_destructuring_match, reason = "with the feature there is another kind")
-    )]
     let task = match work {
         PlannedWork::Task(task) => task,
-        // Foreign code does its own writing, which no layer would catch.
+        // What it writes, no layer would catch.
+        #[cfg(feature = "testing")]
+        PlannedWork::Command(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        PlannedWork::Command(program) => Arc::new(Commanded {
+            program,
+            job: shared.clone(),
+            root: opening.root.to_path_buf(),
+            grace: policies.grace,
+        }),
         #[cfg(all(feature = "tokio-cron-scheduler", feature = "testing"))]
         PlannedWork::Hosted(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
         #[cfg(feature = "tokio-cron-scheduler")]

@@ -129,7 +129,7 @@ enum Order {
 impl Rig {
     /// Opens everything but listeners. The clock says 2026-01-01T00:00:00Z.
     ///
-    /// Hosted jobs come due and are skipped: their code does its own writing, to real files.
+    /// Hosted jobs and commands come due and are skipped: they do their own writing, to real files.
     ///
     /// # Panics
     ///
@@ -351,13 +351,12 @@ fn keep(
     }
 }
 
-/// Stands in for hosted code.
-#[cfg_attr(not(feature = "tokio-cron-scheduler"), expect(dead_code, reason = "there is none"))]
+/// Stands in for what does its own writing.
 pub(crate) struct Idle;
 
 impl ErasedTask for Idle {
     fn run<'a>(&'a self, _: Tick, _: &'a Output) -> Wanted<'a> {
-        let why = "hosted code is not run in a rig".to_owned();
+        let why = "neither hosted code nor a command is run in a rig".to_owned();
         Box::pin(std::future::ready(Err(Outcome::Skipped { why })))
     }
 }

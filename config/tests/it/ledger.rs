@@ -199,20 +199,22 @@ fn what_was_due_while_it_was_stopped_is_accounted_for() {
     check_on_grid(&ledger(root(&child), &["pulse"]));
 }
 
+/// A copy of it.
+fn folder_again(root: &Path) -> tempfile::TempDir {
+    let again = tempfile::tempdir().unwrap();
+    let copied = std::process::Command::new("cp").arg("-a").arg(root.join(".")).arg(again.path()).status();
+    assert!(copied.unwrap().success());
+    again
+}
+
 #[test]
 fn a_damaged_journal_is_put_aside_and_named() {
     let folder = folder();
     let child = Child::within(&["env"], "true", &["--listen", ANY_PORT], folder);
     let before = entries(root(&child), "clock", 2).len();
     let root = root(&child).to_owned();
-    let kept = root.join("kept");
-    fs::create_dir(&kept).unwrap();
-    let copied = std::process::Command::new("cp")
-        .args(["-r", "static"])
-        .args([root.join(".state"), kept.clone()])
-        .current_dir(&root)
-        .status();
-    assert!(copied.unwrap().success());
+    let again = folder_again(&root);
+    let kept = again.path().to_owned();
     drop(child);
     let state = kept.join(".state");
     let journal = fs::read_dir(&state)
@@ -223,7 +225,7 @@ fn a_damaged_journal_is_put_aside_and_named() {
     // Something else has written into the middle of it.
     let text = fs::read(&journal).unwrap();
     let middle = text.iter().position(|byte| *byte == b'\n').unwrap() + 10;
-    let mut damaged = text.clone();
+    let mut damaged = text;
     damaged[middle] ^= 0x55;
     fs::write(&journal, damaged).unwrap();
     OpenOptions::new().append(true).open(&journal).unwrap().write_all(b"half a li").unwrap();

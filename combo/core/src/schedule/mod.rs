@@ -333,7 +333,7 @@ impl Schedule {
                 (format!("{said} in {name}"), format!("{described}, {name} time"))
             }
             _ if zone == TimeZone::UTC => (said, format!("{described} UTC")),
-            _ => (said.clone(), described),
+            _ => (said, described),
         };
         let walls = Walls { walls, zone, said: said.into(), described: described.into() };
         let schedule = Self(Kind::Wall(Arc::new(walls)));

@@ -152,6 +152,7 @@ fn policies(job: &PlannedJob) -> Vec<(&'static str, String)> {
 fn can_be_cut(job: &PlannedJob) -> bool {
     match &job.work {
         PlannedWork::Task(task) => task.can_be_cut(),
+        PlannedWork::Command(_) => true,
         #[cfg(feature = "tokio-cron-scheduler")]
         PlannedWork::Hosted(_) => false,
     }
@@ -162,6 +163,7 @@ fn does(job: &PlannedJob) -> String {
     match &job.work {
         #[cfg(feature = "tokio-cron-scheduler")]
         PlannedWork::Hosted(_) => "a tokio-cron-scheduler job; it does its own writing".to_owned(),
+        PlannedWork::Command(program) => format!("runs `{program}`"),
         PlannedWork::Task(_) if folders.is_empty() => "a task; it writes nothing".to_owned(),
         PlannedWork::Task(_) => format!("a task; it may write {}", folders.join(", ")),
     }

@@ -23,6 +23,7 @@ use crate::{
     Deployment,
     jobs::{
         journal::{self, Written},
+        keep_children,
         run::rehearse as wanted,
     },
     plan::Plan,
@@ -41,7 +42,7 @@ const PROBLEM: u8 = 2;
 const HOST_THREADS: usize = 4;
 
 /// Threads that the host runtime may use for blocking calls.
-const HOST_BLOCKING: usize = 128;
+const HOST_BLOCKING: usize = 512;
 
 /// What stands at the end of the help.
 const ENDPOINTS: &str = "\
@@ -170,6 +171,7 @@ enum LogForm {
 /// The function is called inside the host runtime, and only for commands that need the deployment, so
 /// what it calls may spawn. Exit codes: 0 fine, 1 error, 2 problems or wrong usage.
 pub fn main(deployment: fn() -> Deployment) -> ExitCode {
+    keep_children();
     match CommandLine::read(std::env::args_os()) {
         Ok(line) => obey(line, deployment),
         Err(error) => {

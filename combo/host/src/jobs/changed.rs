@@ -533,7 +533,10 @@ mod tests {
     use std::{
         fs::OpenOptions,
         io::Write as _,
-        os::unix::fs::{PermissionsExt, symlink},
+        os::{
+            fd::AsRawFd,
+            unix::fs::{PermissionsExt, symlink},
+        },
         sync::{
             Mutex,
             mpsc::{Receiver, RecvTimeoutError, channel},
@@ -836,6 +839,20 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_may_be_on_the_way_to_one_file_and_have_another_in_it() {
+        let make = |folder: &Path| {
+            one(folder);
+            fs::create_dir(folder.join("sub")).unwrap();
+        };
+        let case = Case::new(make, &["sub/b", "a", "sub/c"]);
+        case.write("a", "2");
+        case.due(2);
+        case.write("sub/c", "2");
+        case.due(3);
+        case.nothing_else();
+    }
+
+    #[test]
     fn one_folder_is_watched_once_however_many_files_are_in_it() {
         let folder = tempfile::tempdir().unwrap();
         let paths = (0..10_000).map(|index| folder.path().join(format!("{index}")));
@@ -875,10 +892,12 @@ mod tests {
         assert_eq!(jobs.recv_timeout(PATIENCE), Ok(1));
         // Now it is held up, and the kernel forgets what does not fit.
         let fits = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
-        let noise = folder.path().join("noise");
-        for _ in 0..fits.trim().parse::<u32>().unwrap() {
-            fs::write(&noise, "").unwrap();
-            fs::remove_file(&noise).unwrap();
+        let [mut here, mut there] = ["here", "there"].map(|name| folder.path().join(name));
+        fs::write(&here, "").unwrap();
+        // Each time something has gone and something has come.
+        for _ in 0..=fits.trim().parse::<u32>().unwrap() / 2 {
+            fs::rename(&here, &there).unwrap();
+            std::mem::swap(&mut here, &mut there);
         }
         fs::write(&b, "2").unwrap();
         go.send(()).unwrap();
@@ -900,12 +919,15 @@ mod tests {
         fs::create_dir(folder.path().join("2")).unwrap();
         symlink("1", folder.path().join("current")).unwrap();
         let mut watch = Watch::new(vec![(0, folder.path().join("current/a"))]).unwrap();
+        let kernels = format!("/proc/self/fdinfo/{}", watch.inotify.as_raw_fd());
+        let watches = || fs::read_to_string(&kernels).unwrap().matches("inotify wd:").count();
         let folders = watch.folders.len();
+        assert_eq!(watches(), folders);
         for to in ["2", "1", "2"] {
             fs::remove_file(folder.path().join("current")).unwrap();
             symlink(to, folder.path().join("current")).unwrap();
             watch.compare(vec![0], &|_| {});
-            assert_eq!(watch.folders.len(), folders);
+            assert_eq!((watch.folders.len(), watches()), (folders, folders));
         }
     }
 

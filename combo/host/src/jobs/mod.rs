@@ -13,11 +13,14 @@
 
 pub(crate) mod apply;
 pub(crate) mod changed;
+pub(crate) mod child;
 #[cfg(feature = "tokio-cron-scheduler")]
 pub(crate) mod hosted;
 pub(crate) mod journal;
+pub(crate) mod keeper;
 pub(crate) mod ledger;
 pub(crate) mod output;
+pub(crate) mod program;
 pub(crate) mod roster;
 pub(crate) mod run;
 pub(crate) mod timetable;
@@ -25,7 +28,9 @@ pub(crate) mod timetable;
 pub(crate) use apply::Opening;
 pub(crate) use journal::{Begin, Begun, Journal};
 pub use journal::{Keep, read_ledger};
+pub use keeper::keep_children;
 pub(crate) use ledger::Ledger;
+pub use program::Program;
 pub(crate) use roster::{Act, Past, Roster, Terms, Whom};
 pub(crate) use run::{Ended, ErasedTask, Work, erase, erase_blocking, run};
 pub(crate) use timetable::Timetable;

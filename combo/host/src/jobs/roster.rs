@@ -174,9 +174,9 @@ enum At {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
-    ByLimit,
-    ByCommand,
-    ByStop,
+    Limit,
+    Command,
+    Stop,
 }
 
 /// A job whose task is running, and for how long it has been.
@@ -278,7 +278,7 @@ impl Roster {
                 .outcome
                 .clone()
                 .unwrap_or_else(|| told_why(*told, &standing.terms.policies, Left::Gone));
-            let again = matches!(told, None | Some(Told::ByLimit))
+            let again = matches!(told, None | Some(Told::Limit))
                 && outcome.is_failure()
                 && !matches!(outcome, Outcome::Refused { .. })
                 && self.phase == Phase::Open;
@@ -307,7 +307,7 @@ impl Roster {
             self.jobs[job].queued = false;
             self.end_waiting(job, now, &mut acts, |last| last);
             if self.jobs[job].terms.policies.on_drain == OnDrain::Cancel {
-                self.tell(job, Told::ByStop, now, &mut acts);
+                self.tell(job, Told::Stop, now, &mut acts);
             }
         }
         self.happened(&Event::Stop, now, &mut acts);
@@ -319,7 +319,7 @@ impl Roster {
         let mut acts = Vec::new();
         for standing in &mut self.jobs {
             for run in standing.runs.iter_mut().filter(|run| run.at == At::Running) {
-                let _ = run.told.get_or_insert(Told::ByStop);
+                let _ = run.told.get_or_insert(Told::Stop);
                 acts.push(Act::Tell { cancel: run.tick.cancel.clone() });
                 acts.push(Act::Cut { run: run.id });
             }
@@ -430,7 +430,7 @@ impl Roster {
             return Err(format!("job `{}` is not running", self.jobs[job].terms.name));
         }
         let mut acts = Vec::new();
-        self.tell(job, Told::ByCommand, now, &mut acts);
+        self.tell(job, Told::Command, now, &mut acts);
         let by_command = || Outcome::Cancelled { why: "by command, before its next attempt".into() };
         self.end_waiting(job, now, &mut acts, |last| Ended { outcome: Some(by_command()), ..last });
         self.consider(job, now, &mut acts);
@@ -501,7 +501,7 @@ impl Roster {
                 // It may be that of an attempt before this one.
                 let limit = standing.terms.policies.limit.unwrap_or(Duration::MAX);
                 if now.mono.saturating_sub(known.since) >= limit {
-                    known.told = Some(Told::ByLimit);
+                    known.told = Some(Told::Limit);
                     acts.push(Act::Tell { cancel: known.tick.cancel.clone() });
                     self.timers.push(Reverse((
                         now.mono + standing.terms.policies.grace,
@@ -845,6 +845,7 @@ impl Roster {
 }
 
 /// Whether what was told to end did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Left {
     Gone,
     Behind,
@@ -856,12 +857,12 @@ fn told_why(told: Option<Told>, policies: &Policies, left: Left) -> Outcome {
         Left::Behind => "; it does not end, and holds a thread",
     };
     match told {
-        Some(Told::ByLimit) => {
+        Some(Told::Limit) => {
             let limit = policies.limit.unwrap_or_default();
             Outcome::TimedOut { why: format!("it took longer than {limit:?}{behind}") }
         }
-        Some(Told::ByCommand) => Outcome::Cancelled { why: format!("by command{behind}") },
-        Some(Told::ByStop) | None => Outcome::Cancelled { why: format!("the combo stopped{behind}") },
+        Some(Told::Command) => Outcome::Cancelled { why: format!("by command{behind}") },
+        Some(Told::Stop) | None => Outcome::Cancelled { why: format!("the combo stopped{behind}") },
     }
 }
 

@@ -84,11 +84,6 @@ pub(crate) trait ErasedTask: Send + Sync {
         Vec::new()
     }
 
-    /// Why its changes are not known before it runs, if they are not.
-    fn writes_itself(&self) -> Option<&'static str> {
-        None
-    }
-
     /// Whether it ends when its future is dropped.
     fn can_be_cut(&self) -> bool {
         true
@@ -157,7 +152,7 @@ pub(crate) async fn run(
 ) -> Ended {
     let start = clock();
     tick.now = start;
-    let (told, output) = (tick.cancel.clone(), Output::new(work.name.clone()));
+    let (told, output) = (tick.cancel.clone(), Output::new());
     let span = info_span!("tick", job = %work.name, due = %tick.due, attempt = tick.attempt);
     let wanted = async {
         let wanted = Contained(Some(span.in_scope(|| work.task.run(tick, &output)))).instrument(span.clone());
@@ -185,7 +180,7 @@ pub(crate) async fn run(
 ///
 /// How it ended instead.
 pub(crate) async fn rehearse(work: &Work, tick: Tick) -> Result<Vec<Change>, Outcome> {
-    let output = Output::new(work.name.clone());
+    let output = Output::new();
     Contained(Some(work.task.run(tick, &output))).await
 }
 

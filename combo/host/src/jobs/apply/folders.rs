@@ -58,7 +58,7 @@ pub(super) struct Folder {
 /// removed is `.wh.NAME` there, empty, as in an OCI image layer.
 #[derive(Debug)]
 pub(crate) struct Opening<'a> {
-    root: Arc<Path>,
+    pub(crate) root: Arc<Path>,
     pub(crate) layer: Option<&'a Path>,
     folders: HashMap<PathBuf, Arc<Folder>>,
     given: HashMap<Vec<PathBuf>, Folders>,
