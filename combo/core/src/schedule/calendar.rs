@@ -201,7 +201,8 @@ fn weekday(name: &str) -> Option<u8> {
 
 /// What stands between commas and `and`s.
 fn listed(said: &str) -> impl Iterator<Item = &str> {
-    said.split(',').flat_map(|part| part.split(" and ")).map(str::trim)
+    let parts = said.split(',').map(|part| part.trim().strip_prefix("and ").unwrap_or(part));
+    parts.flat_map(|part| part.split(" and ")).map(str::trim)
 }
 
 fn and<T: fmt::Display>(all: &[T]) -> String {

@@ -27,7 +27,7 @@ const HOUR: Field = field("hour", 0, 23);
 const DAY: Field = Field { marks: &['L', 'W'], ..field("day of a month", 1, 31) };
 const MONTH: Field = Field { names: &MONTHS, ..field("month", 1, 12) };
 const WEEKDAY: Field = Field { names: &DAYS, marks: &['L', '#'], ..field("day of a week", 0, 7) };
-const YEAR: Field = field("year", 1970, 9999);
+const YEAR: Field = field("year", 1970, 4999);
 
 const NICKNAMES: [&str; 7] =
     ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
@@ -73,6 +73,38 @@ pub(super) fn look_at(expression: &str, seconds: bool) -> Result<bool, String> {
     Ok(said[fields.len()
         - fields.iter().rev().position(|field| field.what == HOUR.what).map_or(0, |back| back + 1)]
         == "*")
+}
+
+/// Whether the days of a right expression are in none of its months, as 30 February is: the search for one would
+/// take long.
+pub(super) fn is_no_day(expression: &str) -> bool {
+    let said: Vec<&str> = expression.split_whitespace().collect();
+    let Some([day, month, weekday]) = (match said.len() {
+        5 => said.get(2..5),
+        _ => said.get(3..6),
+    }) else {
+        return false;
+    };
+    if !matches!(*weekday, "*" | "?") {
+        return false;
+    }
+    let least = |part: &str| DAY.value(part.split(['-', '/']).next().unwrap_or_default()).unwrap_or(1);
+    let first = day.split(',').map(least).min().unwrap_or(1);
+    let long = |part: &str| {
+        let (range, _) = part.split_once('/').unwrap_or((part, ""));
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        let (Ok(from), Ok(to)) = (MONTH.value(from), MONTH.value(to)) else { return 31 };
+        (from..=to).map(longest).max().unwrap_or(31)
+    };
+    month.split(',').map(long).max().is_some_and(|days| days < first)
+}
+
+fn longest(month: u32) -> u32 {
+    match month {
+        2 => 29,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
 }
 
 impl Field {
@@ -177,6 +209,25 @@ mod tests {
     }
 
     #[test]
+    fn days_that_are_in_no_month_are_known() {
+        for (said, never) in [
+            ("0 0 30 2 *", true),
+            ("0 0 30-31 feb ?", true),
+            ("0 0 31 4,6,9-9,11 *", true),
+            ("0 0 0 31-31/1 4 * 2030", true),
+            ("0 0 31 4-6 *", false),
+            ("0 0 29 2 *", false),
+            ("0 0 30 2 MON", false),
+            ("0 0 L 2 *", false),
+            ("0 0 31,1 2 *", false),
+            ("0 0 31 * *", false),
+            ("@daily", false),
+        ] {
+            assert_eq!(is_no_day(said), never, "{said}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_field() {
         for (said, why) in [
             ("61,5 * * * *", "`61` is no minute (0 to 59), in the field `61,5`"),
@@ -191,7 +242,7 @@ mod tests {
             ("5/10 * * * *", "`5/10` says no end; say `5-59/10`"),
             ("-5 * * * *", "`` is no minute (0 to 59)"),
             ("+5 * * * *", "`+5` is no minute (0 to 59)"),
-            ("* * * * * * 1969", "`1969` is no year (1970 to 9999)"),
+            ("* * * * * * 1969", "`1969` is no year (1970 to 4999)"),
             ("@reboot", "`@reboot` is no time; say `at start`"),
             (
                 "@never",

@@ -5,6 +5,7 @@
 //! | `every 4s` | on a grid of four seconds that is aligned to the epoch, so a restart does not shift it |
 //! | `every 1h30m`, `every 250ms`, `every minute` | units ms, s, m, h, d (24 h) and their names |
 //! | `daily at 03:30 in Europe/Berlin` | in a time zone; UTC unless said |
+//! | `daily at 03:30 in +05:30` | at a fixed offset from UTC |
 //! | `daily at 06:00, 18:00:30` | several times; seconds, too |
 //! | `weekdays at 09:00`, `weekends at 09:00` | Monday to Friday, Saturday and Sunday |
 //! | `mondays, thursdays at 10:00` | on these days of the week |
@@ -31,11 +32,7 @@ mod wall;
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-use jiff::{
-    Timestamp,
-    civil::DateTime,
-    tz::{AmbiguousOffset, TimeZone},
-};
+use jiff::{Timestamp, civil::DateTime, fmt::temporal::DateTimeParser, tz::TimeZone};
 
 use self::{calendar::Calendar, wall::Wall};
 use crate::near::nearest;
@@ -46,11 +43,17 @@ pub const SHORTEST: Duration = Duration::from_millis(1);
 /// The most due instants that are counted one by one when a job is late; see [`Passed`].
 const COUNTED: u64 = 100_000;
 
-/// The most instants that are looked at before two schedules are taken never to meet.
-const APART: usize = 20_000;
+/// The most instants that are looked at when a combined schedule is built, to find out whether it is ever due.
+const PROBED: usize = 4_000;
+
+/// In how many places, some 400 days, 7 hours and 13 minutes apart, from 1970 on.
+const PLACES: usize = 40;
+
+/// The most instants that are looked at for the next one: more than three weeks of seconds.
+const APART: usize = 2_000_000;
 
 /// The most instants of [`Schedule::at_most`].
-pub const MOST_TIMES: u64 = 1_000_000;
+pub const MOST_TIMES: u64 = 10_000;
 
 /// When a job is due. Small, and cheap to clone.
 #[derive(Clone, Debug)]
@@ -74,6 +77,8 @@ enum Kind {
 struct Walls {
     walls: Vec<Wall>,
     zone: TimeZone,
+    /// Whether both days have to match.
+    hosted: bool,
     /// In normal form.
     said: Box<str>,
     described: Box<str>,
@@ -116,6 +121,10 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown { said } => unknown(said, f),
+            Self::Interval(said) if said.contains(" at ") => write!(
+                f,
+                "`{said}` is not an interval; for a time of day say `daily at 03:30` or `mondays at 10:00`"
+            ),
             Self::Interval(said) => {
                 write!(f, "`{said}` is not an interval, such as 4s, 250ms, 1h30m or minute")
             }
@@ -124,9 +133,13 @@ impl fmt::Display for Fault {
             }
             Self::Zone(said) => {
                 write!(f, "`{said}` is not a time zone, such as Europe/Berlin")?;
-                let near =
+                let known =
                     jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
-                match nearest(said, near.iter().map(String::as_str)) {
+                let city = |name: &&String| {
+                    name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(said))
+                };
+                let near = known.iter().find(city).map(String::as_str);
+                match near.or_else(|| nearest(said, known.iter().map(String::as_str))) {
                     Some(near) => write!(f, "; did you mean `{near}`?"),
                     None => Ok(()),
                 }
@@ -256,9 +269,10 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// If the interval is no whole number of milliseconds, or none.
+    /// If the interval is no whole number of milliseconds, or none, or longer than time is counted.
     pub fn every(interval: Duration) -> Result<Self, Fault> {
-        checked(interval).map(|interval| Self(Kind::Every(interval)))
+        let every = Self(Kind::Every(checked(interval)?));
+        every.next_after(Timestamp::UNIX_EPOCH).map(|_| every).ok_or(Fault::Never)
     }
 
     /// At the wall-clock times that match a cron expression, in UTC.
@@ -293,7 +307,7 @@ impl Schedule {
         let wall = Wall::parse(expression, hosted)?;
         let words = expression.split_whitespace().collect::<Vec<_>>().join(" ");
         let described = wall.describe();
-        Self::on_wall(vec![wall], zone, format!("cron {words}"), described)
+        Self::on_wall(vec![wall], zone, hosted, format!("cron {words}"), described)
     }
 
     /// Every day at this time, or these: `"03:30"`, `"06:00, 18:00"`.
@@ -318,7 +332,7 @@ impl Schedule {
     fn of_calendar(said: &str, zone: TimeZone) -> Result<Self, Fault> {
         let calendar = Calendar::parse(said)?;
         let (walls, described) = (calendar.walls()?, calendar.describe());
-        Self::on_wall(walls, zone, calendar.to_string(), described)
+        Self::on_wall(walls, zone, false, calendar.to_string(), described)
     }
 
     /// Then, and never again. Whether that has passed is no fault.
@@ -327,18 +341,26 @@ impl Schedule {
         Self(Kind::Once(at))
     }
 
-    fn on_wall(walls: Vec<Wall>, zone: TimeZone, said: String, described: String) -> Result<Self, Fault> {
-        let (said, described) = match zone.iana_name() {
-            Some(name) if zone != TimeZone::UTC => {
-                (format!("{said} in {name}"), format!("{described}, {name} time"))
-            }
-            _ if zone == TimeZone::UTC => (said, format!("{described} UTC")),
-            _ => (said, described),
+    fn on_wall(
+        walls: Vec<Wall>,
+        zone: TimeZone,
+        hosted: bool,
+        said: String,
+        described: String,
+    ) -> Result<Self, Fault> {
+        let name = match zone.to_fixed_offset() {
+            Ok(offset) if zone.iana_name().is_none() => Some(offset.to_string()),
+            _ => zone.iana_name().map(str::to_owned),
         };
-        let walls = Walls { walls, zone, said: said.into(), described: described.into() };
+        let (said, described) = match name {
+            _ if zone == TimeZone::UTC => (said, format!("{described} UTC")),
+            Some(name) => (format!("{said} in {name}"), format!("{described}, {name} time")),
+            None => (said, described),
+        };
+        let walls = Walls { walls, zone, hosted, said: said.into(), described: described.into() };
         let schedule = Self(Kind::Wall(Arc::new(walls)));
-        // Any instant will do to find out whether a later one matches; the year field starts at 1970.
-        schedule.next_after(Timestamp::UNIX_EPOCH).map(|_| schedule).ok_or(Fault::Never)
+        // The year field starts with that instant.
+        schedule.at_or_after(Timestamp::UNIX_EPOCH).map(|_| schedule).ok_or(Fault::Never)
     }
 
     /// When this is due or the other.
@@ -351,7 +373,7 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// If that is never, as far as some 20,000 instants of them tell.
+    /// If that is never, as far as some thousands of their instants tell, in many places of the calendar.
     pub fn and(self, other: Self) -> Result<Self, Fault> {
         Self(Kind::And(Arc::new((self, other)))).ever()
     }
@@ -360,7 +382,7 @@ impl Schedule {
     ///
     /// # Errors
     ///
-    /// If that is never, as far as some 20,000 instants tell.
+    /// If that is never, as far as some thousands of their instants tell, in many places of the calendar.
     pub fn except(self, other: Self) -> Result<Self, Fault> {
         Self(Kind::Except(Arc::new((self, other)))).ever()
     }
@@ -407,13 +429,50 @@ impl Schedule {
         Self(Kind::Within(Arc::new((self, first, last)))).ever()
     }
 
+    /// Looks at length where something begins or ends, and shortly in many places, so that what rests for long or
+    /// begins late is found to be due.
     fn ever(self) -> Result<Self, Fault> {
-        self.next_after(Timestamp::UNIX_EPOCH).map(|_| self).ok_or(Fault::Never)
+        let mut starts = vec![Timestamp::UNIX_EPOCH];
+        self.bounds(&mut starts);
+        starts.retain(|start| *start >= Timestamp::UNIX_EPOCH);
+        starts.truncate(PLACES);
+        let at_length = PROBED / 2 / starts.len();
+        let far = jiff::SignedDuration::from_mins((400 * 24 + 7) * 60 + 13);
+        let places = std::iter::successors(Some(Timestamp::UNIX_EPOCH + far), |place| Some(*place + far));
+        let mut probes = starts.into_iter().map(|start| (start, at_length));
+        let mut shortly = places.take(PLACES).map(|place| (place, PROBED / 2 / PLACES));
+        let due = |(from, mut looks): (Timestamp, usize)| self.search_from(from, &mut looks).is_some();
+        if probes.any(due) || shortly.any(due) { Ok(self) } else { Err(Fault::Never) }
+    }
+
+    /// The instants at which something in it begins or ends.
+    fn bounds(&self, found: &mut Vec<Timestamp>) {
+        match &self.0 {
+            Kind::Every(_) | Kind::Wall(_) => {}
+            Kind::Once(at) => found.push(*at),
+            Kind::Or(both) | Kind::And(both) | Kind::Except(both) => {
+                both.0.bounds(found);
+                both.1.bounds(found);
+            }
+            Kind::Within(within) => {
+                let (_, first, last) = &**within;
+                found.extend(
+                    [*first, *last].into_iter().filter(|at| ![Timestamp::MIN, Timestamp::MAX].contains(at)),
+                );
+                within.0.bounds(found);
+            }
+        }
     }
 
     /// The first due instant strictly after the given one; `None` if there is none any more.
     #[must_use]
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
+        self.search(after, &mut { APART })
+    }
+
+    /// The same, with an end: `looks` is how many instants of combined schedules are still looked at, and 0 afterwards
+    /// if it was given up.
+    fn search(&self, after: Timestamp, looks: &mut usize) -> Option<Timestamp> {
         match &self.0 {
             Kind::Every(interval) => {
                 let step = nanoseconds(*interval);
@@ -424,40 +483,54 @@ impl Schedule {
             Kind::Wall(walls) => {
                 walls.walls.iter().filter_map(|wall| wall.next_after(after, &walls.zone)).min()
             }
-            Kind::Or(both) => both.0.next_after(after).into_iter().chain(both.1.next_after(after)).min(),
+            Kind::Or(both) => {
+                both.0.search(after, looks).into_iter().chain(both.1.search(after, looks)).min()
+            }
             Kind::And(both) => {
-                let (mut one, mut other) = (both.0.next_after(after)?, both.1.next_after(after)?);
-                for _ in 0..APART {
-                    match one.cmp(&other) {
-                        std::cmp::Ordering::Equal => return Some(one),
-                        std::cmp::Ordering::Less => one = both.0.at_or_after(other)?,
-                        std::cmp::Ordering::Greater => other = both.1.at_or_after(one)?,
+                let (mut one, mut other) = (both.0.search(after, looks)?, both.1.search(after, looks)?);
+                while one != other {
+                    *looks = looks.checked_sub(1)?;
+                    if one < other {
+                        one = both.0.search_from(other, looks)?;
+                    } else {
+                        other = both.1.search_from(one, looks)?;
                     }
                 }
-                None
+                Some(one)
             }
             Kind::Except(both) => {
-                let mut next = both.0.next_after(after)?;
-                for _ in 0..APART {
-                    if both.1.at_or_after(next) != Some(next) {
+                let mut next = both.0.search(after, looks)?;
+                let mut other = both.1.search_from(next, looks);
+                loop {
+                    if other.is_some_and(|other| other < next) {
+                        other = both.1.search_from(next, looks);
+                    }
+                    // What was given up could have been there.
+                    *looks = looks.checked_sub(1)?;
+                    if other != Some(next) {
                         return Some(next);
                     }
-                    next = both.0.next_after(next)?;
+                    next = both.0.search(next, looks)?;
                 }
-                None
             }
             Kind::Within(bounds) => {
                 let (schedule, first, last) = &**bounds;
-                let next =
-                    if after < *first { schedule.at_or_after(*first) } else { schedule.next_after(after) };
+                let next = if after < *first {
+                    schedule.search_from(*first, looks)
+                } else {
+                    schedule.search(after, looks)
+                };
                 next.filter(|next| next <= last)
             }
         }
     }
 
+    fn search_from(&self, instant: Timestamp, looks: &mut usize) -> Option<Timestamp> {
+        self.search(just_before(instant), looks)
+    }
+
     fn at_or_after(&self, instant: Timestamp) -> Option<Timestamp> {
-        let before = instant.checked_sub(jiff::SignedDuration::from_nanos(1)).unwrap_or(Timestamp::MIN);
-        self.next_after(before)
+        self.next_after(just_before(instant))
     }
 
     /// The due instants from `due`, which is one, up to and with `now`: how many there are, and of the last of them
@@ -493,20 +566,41 @@ impl Schedule {
         Passed { last: last.into(), count, exact }
     }
 
-    /// The last so many instants up to and with `now`, where there are more than can be counted: looked for ever
-    /// further back.
+    /// The last so many instants up to and with `now`, where there are more than can be counted: each is looked for
+    /// ever further back, and then in ever smaller halves.
     fn last_before(&self, now: Timestamp, most: usize) -> Vec<Timestamp> {
-        let mut back = Duration::from_secs(60);
-        loop {
-            let from = now.checked_sub(back).unwrap_or(Timestamp::MIN);
-            let found: Vec<_> = std::iter::successors(self.next_after(from), |last| self.next_after(*last))
-                .take_while(|next| *next <= now)
-                .collect();
-            if found.len() >= most || from == Timestamp::MIN {
-                return found[found.len().saturating_sub(most)..].to_vec();
-            }
-            back = back.saturating_mul(4);
+        let mut found = std::collections::VecDeque::new();
+        let mut end = now;
+        while found.len() < most
+            && let Some(last) = self.last_up_to(end)
+        {
+            found.push_front(last);
+            end = just_before(last);
         }
+        found.into()
+    }
+
+    fn last_up_to(&self, end: Timestamp) -> Option<Timestamp> {
+        let due = |from: Timestamp, end: Timestamp| self.next_after(from).filter(|next| *next <= end);
+        let mut back = jiff::SignedDuration::from_secs(1);
+        let mut last = loop {
+            let from = end.checked_sub(back).unwrap_or(Timestamp::MIN);
+            match due(from, end) {
+                Some(next) => break next,
+                None if from == Timestamp::MIN => return None,
+                None => back = back.saturating_mul(2),
+            }
+        };
+        let mut end = end;
+        while let Some(next) = due(last, end) {
+            last = next;
+            let middle = last + (end.duration_since(last)) / 2;
+            match due(middle, end) {
+                Some(next) => last = next,
+                None => end = middle,
+            }
+        }
+        Some(last)
     }
 
     /// What clock changes do to it between two instants.
@@ -564,6 +658,10 @@ impl Schedule {
     }
 }
 
+fn just_before(instant: Timestamp) -> Timestamp {
+    instant.checked_sub(jiff::SignedDuration::from_nanos(1)).unwrap_or(Timestamp::MIN)
+}
+
 /// `1 hour 30 minutes`; a single unit goes without its number.
 pub(crate) fn in_words(interval: Duration) -> String {
     let mut parts = Vec::new();
@@ -605,13 +703,13 @@ fn nanoseconds(interval: Duration) -> i128 {
     i128::try_from(interval.as_nanos()).unwrap_or(i128::MAX >> 1)
 }
 
-/// Two schedules are equal if they are said alike.
+/// Two schedules are equal if they are said alike, and meant alike: in one zone, by the same days.
 impl PartialEq for Schedule {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Kind::Every(a), Kind::Every(b)) => a == b,
             (Kind::Once(a), Kind::Once(b)) => a == b,
-            (Kind::Wall(a), Kind::Wall(b)) => a.said == b.said,
+            (Kind::Wall(a), Kind::Wall(b)) => (&a.said, a.hosted, &a.zone) == (&b.said, b.hosted, &b.zone),
             (Kind::Or(a), Kind::Or(b))
             | (Kind::And(a), Kind::And(b))
             | (Kind::Except(a), Kind::Except(b)) => a == b,
@@ -630,7 +728,8 @@ impl FromStr for Schedule {
         let rest = rest.trim();
         let first = word.trim_end_matches(',');
         if calendar::BEGINNINGS.contains(&first) {
-            let (days, zone) = zoned(said)?;
+            let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+            let (days, zone) = zoned(&words)?;
             return Self::of_calendar(days, zone);
         }
         match word {
@@ -649,7 +748,11 @@ impl FromStr for Schedule {
 fn zoned(said: &str) -> Result<(&str, TimeZone), Fault> {
     let Some((said, name)) = said.rsplit_once(" in ") else { return Ok((said, TimeZone::UTC)) };
     let name = name.trim();
-    let zone = TimeZone::get(name).map_err(|_| Fault::Zone(name.to_owned()))?;
+    let zone = match name.starts_with(['+', '-']) {
+        true => DateTimeParser::new().parse_time_zone(name),
+        false => TimeZone::get(name),
+    };
+    let zone = zone.map_err(|_| Fault::Zone(name.to_owned()))?;
     // One name for it, however it was written.
     Ok((said.trim(), if zone.iana_name() == Some("UTC") { TimeZone::UTC } else { zone }))
 }
@@ -665,14 +768,7 @@ fn once(said: &str) -> Result<Schedule, Fault> {
     if !said.contains(':') {
         return Err(fault());
     }
-    let ambiguous = zone.to_ambiguous_timestamp(time);
-    let at = match ambiguous.offset() {
-        AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(time),
-        AmbiguousOffset::Fold { before, .. } | AmbiguousOffset::Gap { before, .. } => {
-            before.to_timestamp(time)
-        }
-    };
-    at.map(Schedule::once).map_err(|_| fault())
+    wall::instant_of(time, &zone).map(Schedule::once).ok_or_else(fault)
 }
 
 /// `4s`, `1h30m`, `4 seconds`, `minute`.

@@ -89,6 +89,12 @@ fn schedules_say_when() {
     );
     check("once 2026-12-01T00:00:00Z", noon, &["2026-12-01T00:00:00Z"]);
     check("once 2026-12-01 09:00 in Europe/Berlin", noon, &["2026-12-01T08:00:00Z"]);
+    // In the gap, and twice there.
+    check("once 2027-03-28 02:30 in Europe/Berlin", noon, &["2027-03-28T01:00:00Z"]);
+    check("once 2027-10-31 02:30 in Europe/Berlin", noon, &["2027-10-31T00:30:00Z"]);
+    check("daily at 03:30 in +05:30", noon, &["2026-11-22T22:00:00Z"]);
+    check("daily\tat  03:30", noon, &["2026-11-23T03:30:00Z"]);
+    check("monthly on the 1st, and 15th at 04:00", noon, &["2026-12-01T04:00:00Z", "2026-12-15T04:00:00Z"]);
     check("cron 0 0 L * *", noon, &["2026-11-30T00:00:00Z", "2026-12-31T00:00:00Z"]);
     check(
         "cron 0 0 15W * *",
@@ -142,6 +148,39 @@ fn both_days_have_to_match_in_a_hosted_schedule() {
 }
 
 #[test]
+fn only_what_means_the_same_is_equal() {
+    let east = TimeZone::fixed(jiff::tz::Offset::constant(2));
+    let fixed = Schedule::daily("03:30", east).expect("a schedule");
+    assert_ne!(fixed, said("daily at 03:30"));
+    assert_eq!(fixed.to_string(), "daily at 03:30 in +02");
+    assert_eq!(fixed, said("daily at 03:30 in +02:00"));
+    let both = "0 0 0 1 * MON";
+    assert_ne!(Schedule::hosted_cron(both, TimeZone::UTC), Schedule::cron(both));
+}
+
+/// Six hours of a night are more instants than are looked at when a schedule is built.
+#[test]
+fn an_exception_may_be_long() {
+    for (except, after, next) in [
+        ("cron * * 0-5 * * *", "2026-11-22T23:59:59Z", "2026-11-23T06:00:00Z"),
+        ("cron * * * * * SAT,SUN", "2026-11-20T23:59:59Z", "2026-11-23T00:00:00Z"),
+        ("cron * * * 1-10 * *", "2026-11-30T23:59:59Z", "2026-12-11T00:00:00Z"),
+    ] {
+        let schedule = said("every 1s").except(said(except)).expect("it is due");
+        assert_eq!(schedule.next_after(at(after)), Some(at(next)), "{except}");
+    }
+    let new_year = at("2027-01-01T00:00:00Z");
+    let until = said("every 4s").until(new_year).expect("it is due");
+    let later = said("every 4s").except(until).expect("it is due");
+    assert_eq!(later.next_after(new_year), Some(at("2027-01-01T00:00:04Z")));
+    let closed = said("every 4s")
+        .from(at("2026-12-01T00:00:00Z"))
+        .and_then(|from| from.until(at("2026-12-08T00:00:00Z")));
+    let open = said("every 4s").except(closed.expect("it is due")).expect("it is due");
+    assert_eq!(open.next_after(at("2026-11-30T23:59:56Z")), Some(at("2026-12-08T00:00:04Z")));
+}
+
+#[test]
 fn schedules_are_small() {
     assert!(size_of::<Schedule>() <= 32, "{}", size_of::<Schedule>());
 }
@@ -160,6 +199,8 @@ fn schedules_are_described() {
         ("monthly on the last friday at 04:00", "on the last friday of every month at 04:00 UTC"),
         ("once 2026-12-01T00:00:00Z", "once, at 2026-12-01T00:00:00Z"),
         ("cron 30 3 * * *", "at 03:30 UTC"),
+        ("cron */5 * * * *", "every 5 minutes UTC"),
+        ("cron 0 * * * *", "every hour on the hour UTC"),
         ("cron 0 10 * * MON in Europe/Berlin", "at 10:00, on Monday, Europe/Berlin time"),
     ] {
         let schedule: Schedule = said.parse().unwrap_or_else(|fault| panic!("{said}: {fault}"));
@@ -214,6 +255,16 @@ fn what_is_wrong_is_named() {
         ),
         ("cron 61,5 * * * *", "`61` is no minute (0 to 59), in the field `61,5`"),
         ("cron 0 0 30 2 *", "no instant ever matches it"),
+        ("cron 0 0 31 4,6,9,11 *", "no instant ever matches it"),
+        ("every 4000000d", "no instant ever matches it"),
+        (
+            "every day at 03:30",
+            "`day at 03:30` is not an interval; for a time of day say `daily at 03:30` or `mondays at 10:00`",
+        ),
+        (
+            "daily at 03:30 in berlin",
+            "`berlin` is not a time zone, such as Europe/Berlin; did you mean `Europe/Berlin`?",
+        ),
     ] {
         assert_eq!(
             said.parse::<Schedule>().map_err(|fault| fault.to_string()),
@@ -278,6 +329,9 @@ fn typed_schedules_are_combined() {
         four().from(at("2026-11-23T04:00:00Z")).and_then(|later| later.until(at("2026-11-23T03:00:00Z"))),
         four().at_most(0, at("2026-11-22T12:00:00Z")),
         said("once 2026-12-01T00:00:00Z").and(said("every 7s")),
+        said("daily at 02:30 in Europe/Berlin").except(said("daily at 02:30 in Europe/Berlin")),
+        said("cron 1-59/2 * * * * *").and(said("cron */2 * * * * * in Europe/Berlin")),
+        Schedule::every(Duration::from_secs(86_400 * 4_000_000)),
     ] {
         assert_eq!(never, Err(Fault::Never));
     }
@@ -336,6 +390,11 @@ fn instants_that_have_passed_are_counted() {
     let next_week = at("2026-11-29T12:00:00.5Z");
     let passed = said("cron * * * * * *").passed(noon, next_week, 2);
     let last = vec![at("2026-11-29T11:59:59Z"), at("2026-11-29T12:00:00Z")];
+    assert_eq!(passed, Passed { last, count: COUNTED, exact: false });
+    // What ended long ago is found again.
+    let year = said("cron * * * * * * 2027");
+    let passed = year.passed(at("2027-01-01T00:00:00Z"), at("2057-01-01T00:00:00Z"), 2);
+    let last = vec![at("2027-12-31T23:59:58Z"), at("2027-12-31T23:59:59Z")];
     assert_eq!(passed, Passed { last, count: COUNTED, exact: false });
 }
 

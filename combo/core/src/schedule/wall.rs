@@ -32,6 +32,9 @@ impl Wall {
     /// With `seconds` there are six fields at least, and both days have to match, as in `tokio_cron_scheduler`.
     pub(super) fn parse(expression: &str, seconds: bool) -> Result<Self, Fault> {
         let hourly = fields::look_at(expression, seconds).map_err(Fault::Cron)?;
+        if fields::is_no_day(expression) {
+            return Err(Fault::Never);
+        }
         let parser = match seconds {
             true => CronParser::builder().seconds(Seconds::Required).dom_and_dow(true).build(),
             false => CronParser::builder().seconds(Seconds::Optional).build(),
@@ -42,7 +45,11 @@ impl Wall {
 
     /// In plain English, without an end.
     pub(super) fn describe(&self) -> String {
-        sentence(&self.cron.describe())
+        let said = sentence(&self.cron.describe());
+        match said.strip_prefix("at every ") {
+            Some(rest) => format!("every {rest}"),
+            None => said.replacen("at minute 0 past every hour", "every hour on the hour", 1),
+        }
     }
 
     /// The first instant after the given one.
@@ -106,7 +113,7 @@ impl Wall {
 }
 
 /// When a time on the wall is.
-fn instant_of(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
+pub(super) fn instant_of(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
     match zone.to_ambiguous_timestamp(time).offset() {
         AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(time).ok(),
         AmbiguousOffset::Fold { before, .. } => before.to_timestamp(time).ok(),
