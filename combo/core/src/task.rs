@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn whoever_waits_is_told_to_end() {
         let tick = Tick::at(Timestamp::UNIX_EPOCH);
-        let mut cancelled = pin!(tick.clone().cancel.cancelled());
+        let mut cancelled = pin!(tick.cancel.cancelled());
         let mut context = std::task::Context::from_waker(Waker::noop());
         assert!(cancelled.as_mut().poll(&mut context).is_pending() && !tick.cancel.is_cancelled());
         tick.cancel.cancel();
