@@ -19,6 +19,8 @@ mod wire;
 mod apps;
 /// Clients that are slow, rude or gone.
 mod clients;
+/// Jobs that are commands, block, or wait for files.
+mod commands;
 /// One mount at a time: maintenance, pauses, swaps, and what is counted of each.
 mod control;
 /// Where servers differ.

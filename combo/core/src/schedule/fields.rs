@@ -76,8 +76,8 @@ pub(super) fn look_at(expression: &str, seconds: bool) -> Result<bool, String> {
 }
 
 /// Whether the days of a right expression are in none of its months, as 30 February is: the search for one would
-/// take long.
-pub(super) fn is_no_day(expression: &str) -> bool {
+/// take long. Elsewhere than in hosted schedules a day of the week may match instead.
+pub(super) fn is_no_day(expression: &str, hosted: bool) -> bool {
     let said: Vec<&str> = expression.split_whitespace().collect();
     let Some([day, month, weekday]) = (match said.len() {
         5 => said.get(2..5),
@@ -85,7 +85,7 @@ pub(super) fn is_no_day(expression: &str) -> bool {
     }) else {
         return false;
     };
-    if !matches!(*weekday, "*" | "?") {
+    if !hosted && !matches!(*weekday, "*" | "?") {
         return false;
     }
     let least = |part: &str| DAY.value(part.split(['-', '/']).next().unwrap_or_default()).unwrap_or(1);
@@ -223,8 +223,9 @@ mod tests {
             ("0 0 31 * *", false),
             ("@daily", false),
         ] {
-            assert_eq!(is_no_day(said), never, "{said}");
+            assert_eq!(is_no_day(said, false), never, "{said}");
         }
+        assert!(is_no_day("0 0 0 30 2 MON", true));
     }
 
     #[test]

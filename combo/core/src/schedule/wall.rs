@@ -32,7 +32,7 @@ impl Wall {
     /// With `seconds` there are six fields at least, and both days have to match, as in `tokio_cron_scheduler`.
     pub(super) fn parse(expression: &str, seconds: bool) -> Result<Self, Fault> {
         let hourly = fields::look_at(expression, seconds).map_err(Fault::Cron)?;
-        if fields::is_no_day(expression) {
+        if fields::is_no_day(expression, seconds) {
             return Err(Fault::Never);
         }
         let parser = match seconds {

@@ -1,17 +1,13 @@
 //! A process between us and each program, so that no program outlives us and nothing outlives a program.
 //!
-//! The keeper is our own binary, executed again under the name `combo-keeper`. It makes itself the one
-//! to whom the orphans among its descendants fall, starts the program in a process group of its own, and
-//! holds one end of a socket of which we hold the other. When we are gone, however that came about, it
-//! reads the end of it and kills everything. When the program has ended it ends what that has left
-//! behind: `SIGTERM` at once, `SIGKILL` a second later, again and again until it has no child any more.
-//! So what calls `setsid` or forks twice ends as well, and the end of the socket means that all has.
+//! The keeper is our own binary, executed again as `combo-keeper`. It becomes whoever the orphans among its
+//! descendants fall to, starts the program in a group of its own, and holds one end of a socket. At the end of
+//! that, which comes with ours however we end, it kills everything. When the program has ended it ends what that
+//! has left behind: `SIGTERM` at once, `SIGKILL` a second later, until it has no child any more.
 //!
-//! It signals only children that it has not reaped and the groups that those are in, in a session of its
-//! own: never a stranger who has been given a number again. What it cannot do: end what another service
-//! starts for the program (`systemd-run`, `at`, a container), end what runs as another user and may not
-//! be signalled, and outrun a program that does nothing but hide. If somebody kills the keeper itself
-//! with `SIGKILL`, we kill the group of the program; what had left that group then stays.
+//! It signals only children that it has not reaped and their groups, in its own session. It cannot end what
+//! another service starts for the program (`systemd-run`, `at`, a container) or what it may not signal. If
+//! somebody kills the keeper itself, we kill the group of the program; what had left that group then stays.
 #![expect(clippy::disallowed_methods, reason = "this is a process of its own, and the start of it")]
 
 use std::{
