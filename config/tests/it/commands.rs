@@ -92,7 +92,7 @@ fn commands_end_as_they_do_and_their_lines_are_kept() {
     let good = process.ended("good", 1);
     assert_eq!(good.outcome.to_string(), "ran");
     let sub = process.root.path().join("sub").canonicalize().unwrap();
-    let mut lines = good.output.clone();
+    let mut lines = good.output;
     lines.sort();
     assert_eq!(lines, [sub.display().to_string(), "good 1".to_owned()]);
     let bad = process.ended("bad", 1);
