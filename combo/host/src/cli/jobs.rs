@@ -35,7 +35,10 @@ pub(super) fn standing(plan: &Plan, written: &Written, now: Timestamp) -> String
             }
             let running = written.open.iter().filter(|begun| *begun.job == *job.name);
             for begun in running {
-                line(&format!("  now    running since {}, due {}", begun.start, begun.due));
+                line(&match written.kept || begun.asked {
+                    true => format!("  now    running since {}, due {}", begun.start, begun.due),
+                    false => format!("  now    it was running when the process ended, due {}", begun.due),
+                });
             }
             line(&format!("  so far {}", so_far(&known.counts)));
             if known.failures > 1 {
@@ -46,6 +49,8 @@ pub(super) fn standing(plan: &Plan, written: &Written, now: Timestamp) -> String
     }
     if plan.jobs.is_empty() {
         text.push_str("there are no jobs\n");
+    } else if plan.state.is_some() && !written.kept {
+        text.push_str("\nno process is running this deployment here\n");
     } else if plan.state.is_none() {
         text.push_str("\nwhat became of them is known only to the process that runs: the deployment says no `.state(\"…\")`\n");
     }
@@ -301,6 +306,8 @@ mod tests {
                 "  last   never",
                 "  so far nothing",
                 "  next   when `clock` has run",
+                "",
+                "no process is running this deployment here",
             ]
         );
     }

@@ -101,7 +101,7 @@ enum What {
     Ledger {
         /// Only of this job
         job: Option<String>,
-        /// Only what was due from there on: an instant, or how long ago, as 2h30m
+        /// Only what was due, or ended, from there on: an instant, or how long ago, as 2h30m
         #[arg(long, value_name = "WHEN", value_parser = since)]
         since: Option<Since>,
         /// One JSON object per line: job, due, start, end, lateness_us, attempt, outcome, why, changes, …
@@ -233,6 +233,13 @@ fn obey(line: CommandLine, deployment: fn() -> Deployment) -> ExitCode {
             }
             What::Run => run(plan, said.log, said.verbose).await,
             What::Jobs => match written(&plan) {
+                Ok(written) if written.damaged > 0 => {
+                    let table = print(&jobs::standing(&plan, &written, Timestamp::now()));
+                    let lines = written.damaged;
+                    let why =
+                        format!("{lines} lines of the ledger cannot be read; the next start puts them aside");
+                    if table == ExitCode::SUCCESS { complain(&why, ERROR) } else { table }
+                }
                 Ok(written) => print(&jobs::standing(&plan, &written, Timestamp::now())),
                 Err(why) => complain(&why, ERROR),
             },
@@ -374,7 +381,8 @@ fn ledger(plan: &Plan, job: Option<&str>, since: Option<Since>, json: bool) -> E
         return code;
     }
     let since = since.map(|since| since.instant(Timestamp::now()));
-    let entries = entries.iter().filter(|entry| since.is_none_or(|since| entry.last >= since));
+    let entries =
+        entries.iter().filter(|entry| since.is_none_or(|since| entry.last >= since || entry.end >= since));
     let lines: String = match json {
         true => entries.map(|entry| journal::to_json(entry) + "\n").collect(),
         false => entries.map(jobs::ledger_line).collect(),

@@ -37,6 +37,11 @@ impl Locks {
         options.open(folder.join("lock")).map(Self)
     }
 
+    /// Only to ask, without making anything.
+    pub(super) fn look(folder: &Path) -> Option<Self> {
+        File::open(folder.join("lock")).ok().map(Self)
+    }
+
     /// Becomes the one that keeps the ledger; gives the other's process id if there is another.
     pub(super) fn keep(&mut self) -> io::Result<Result<(), String>> {
         if !self.set(libc::F_WRLCK, KEEPER, 1)? {

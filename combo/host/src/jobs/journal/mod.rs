@@ -102,7 +102,7 @@ enum Message {
     Begin(Begun, oneshot::Sender<Begin>),
     End(Option<u64>, Arc<Entry>),
     Known { job: Arc<str>, trigger: Arc<str>, now: Timestamp },
-    Close(mpsc::Sender<()>),
+    Close(mpsc::Sender<bool>),
 }
 
 /// What an opened journal knows of the past.
@@ -150,7 +150,7 @@ impl Journal {
         let mut book = Book::default();
         let (segments, sentences) = Segments::open(folder, &keep, &mut book, now)?;
         let mut writer = Writer::new(folder, locks, Place::Kept(segments, keep), book, now);
-        writer.cut_open(now);
+        writer.cut_open();
         writer.absorb(now);
         let past = writer.meet(jobs, now);
         writer.write_or_say(now, true);
@@ -194,7 +194,7 @@ impl Journal {
     pub(crate) fn close(&self, within: Duration) -> bool {
         let (done, closed) = mpsc::channel();
         let Some(journal) = &self.0 else { return true };
-        journal.send(Message::Close(done)).is_err() || closed.recv_timeout(within).is_ok()
+        journal.send(Message::Close(done)).is_err() || closed.recv_timeout(within).unwrap_or(false)
     }
 }
 
@@ -233,10 +233,10 @@ impl Writer {
     }
 
     /// What an earlier process has left open.
-    fn cut_open(&mut self, now: Timestamp) {
+    fn cut_open(&mut self) {
         let open: Vec<_> = self.book.open.iter().map(|(key, begun)| (*key, begun.clone())).collect();
         for ((session, run), begun) in open {
-            self.record_end(session, Some(run), &Arc::new(cut(&begun, now)));
+            self.record_end(session, Some(run), &Arc::new(cut(&begun)));
         }
     }
 
@@ -283,7 +283,7 @@ impl Writer {
                     }
                 }
                 for begun in open.values() {
-                    self.record_end(session, None, &Arc::new(cut(begun, now)));
+                    self.record_end(session, None, &Arc::new(cut(begun)));
                 }
                 write(&Record::Absorbed { session }, &mut self.lines);
                 let _ = self.book.absorbed.insert(session);
@@ -343,8 +343,9 @@ impl Writer {
             self.answer(&mut waiting);
             if let Some(done) = closing {
                 // Whoever waits for this may open it next.
+                let written = self.lines.is_empty();
                 drop(self);
-                let _ = done.send(());
+                let _ = done.send(written);
                 return;
             }
         }
@@ -473,10 +474,11 @@ impl Writer {
 }
 
 /// What becomes of a tick that was running when its process ended.
-fn cut(begun: &Begun, now: Timestamp) -> Entry {
+fn cut(begun: &Begun) -> Entry {
     let why = "the process ended while it ran".to_owned();
     let mut entry = Entry::new(begun.job.clone(), begun.due, begun.start, Outcome::Cancelled { why });
-    (entry.end, entry.count, entry.missed) = (now, begun.count, begun.missed);
+    // Nobody knows when it ended.
+    (entry.end, entry.count, entry.missed) = (begun.start, begun.count, begun.missed);
     (entry.attempt, entry.asked) = (begun.attempt, begun.asked);
     if !begun.asked {
         entry.lateness = Duration::try_from(begun.start.duration_since(begun.due)).unwrap_or_default();
@@ -492,6 +494,10 @@ pub(crate) struct Written {
     pub(crate) open: Vec<Begun>,
     /// Those of them that are not a guest's.
     kept_open: Vec<Begun>,
+    /// Whether a process keeps it now.
+    pub(crate) kept: bool,
+    /// Lines that cannot be read.
+    pub(crate) damaged: usize,
 }
 
 /// Reads how jobs stand, whoever writes it meanwhile. Where there is no ledger, nothing is known.
@@ -504,11 +510,11 @@ pub(crate) fn read(folder: &Path) -> io::Result<Written> {
     } else {
         0
     };
-    let mut book = Book::default();
+    let (mut book, mut damaged) = (Book::default(), 0);
     for number in &numbers[from..] {
-        for record in there(segments::read(&path_of(folder, *number)))?.unwrap_or_default().records {
-            book.apply(record);
-        }
+        let found = there(segments::read(&path_of(folder, *number)))?.unwrap_or_default();
+        damaged += found.damaged;
+        found.records.into_iter().for_each(|record| book.apply(record));
     }
     let kept_open: Vec<Begun> = book.open.values().cloned().collect();
     for (session, path) in segments::guests(folder)? {
@@ -518,7 +524,8 @@ pub(crate) fn read(folder: &Path) -> io::Result<Written> {
             }
         }
     }
-    Ok(Written { jobs: book.jobs, open: book.open.into_values().collect(), kept_open })
+    let kept = Locks::look(folder).is_some_and(|locks| locks.is_kept());
+    Ok(Written { jobs: book.jobs, open: book.open.into_values().collect(), kept_open, kept, damaged })
 }
 
 /// Entries of one job or of all, the oldest first.
@@ -550,9 +557,8 @@ pub(crate) fn entries(folder: &Path, job: Option<&str>) -> io::Result<Vec<Entry>
     for (_, path) in &guests {
         read(path, &mut absorbed)?;
     }
-    if !guests.is_empty() {
-        entries.sort_by_key(|entry| entry.end);
-    }
+    // What a guest has written, or was cut, is not where it was when that happened.
+    entries.sort_by_key(|entry| entry.end);
     entries.retain(|entry| job.is_none_or(|job| &*entry.job == job));
     Ok(entries)
 }

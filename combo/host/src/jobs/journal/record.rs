@@ -238,7 +238,8 @@ impl Book {
             outcome if outcome.is_failure() => job.failures += 1,
             _ => {}
         }
-        if entry.attempt > 0 {
+        // What a guest has written may be taken over later than it was.
+        if entry.attempt > 0 && job.last.as_ref().is_none_or(|last| last.start <= entry.start) {
             job.last = Some(entry.clone());
         }
     }
