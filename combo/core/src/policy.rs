@@ -12,6 +12,8 @@
 
 use std::{fmt, time::Duration};
 
+use crate::{hash::stable_hash, trigger::Trigger};
+
 /// How long a task may take to end after it was told to.
 pub const GRACE: Duration = Duration::from_secs(5);
 
@@ -168,15 +170,18 @@ impl Policies {
         faults.into_iter().filter(|(is, _)| *is).map(|(_, said)| said.to_owned()).collect()
     }
 
+    /// What becomes of a tick that overlaps, if that is not said: for an event it waits, else it is skipped.
+    #[must_use]
+    pub fn overlap(&self, trigger: &Trigger) -> Overlap {
+        let usual = if matches!(trigger, Trigger::Event(_)) { Overlap::Queue } else { Overlap::Skip };
+        self.overlap.unwrap_or(usual)
+    }
+
     /// How long after each due instant a job of this name is started on this host, in whole milliseconds.
     #[must_use]
     pub fn offset(&self, job: &str, host: &str) -> Duration {
         let most = u64::try_from(self.jitter.as_millis()).unwrap_or(u64::MAX);
-        // FNV-1a: it has to be the same in every process and version.
-        let bytes = host.bytes().chain([0]).chain(job.bytes());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = stable_hash(host.bytes().chain([0]).chain(job.bytes()));
         // Its low bits alone are poor.
         let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
         Duration::from_millis(mixed.checked_rem(most).unwrap_or_default())

@@ -92,9 +92,7 @@ pub(super) fn explanation(job: &PlannedJob, count: usize, now: Timestamp, zone: 
 /// What each policy would do, in this case.
 fn policies(job: &PlannedJob) -> Vec<(&'static str, String)> {
     let Policies { missed, limit, grace, retry, jitter, failures, on_drain, .. } = &job.policies;
-    let is_event = matches!(job.trigger, Trigger::Event(_));
-    let overlap = match job.policies.overlap.unwrap_or(if is_event { Overlap::Queue } else { Overlap::Skip })
-    {
+    let overlap = match job.policies.overlap(&job.trigger) {
         Overlap::Skip => "a tick that is due while the one before runs is skipped".to_owned(),
         Overlap::Queue => {
             "of the ticks that are due while one runs, the latest runs right after it".to_owned()

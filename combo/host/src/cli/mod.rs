@@ -14,7 +14,7 @@ use std::{
 use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use combo_core::{Command as Order, Outcome, Overlap, Reply, Tick, Timestamp, Trigger, trigger};
+use combo_core::{Command as Order, Outcome, Reply, Tick, Timestamp, Trigger, trigger};
 use jiff::{SignedDuration, tz::TimeZone};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -344,9 +344,8 @@ fn enter_root(plan: Plan) -> Result<Plan, String> {
 fn only(plan: Plan, job: usize) -> Plan {
     let (mut job, mounts) = (plan.jobs.into_iter().nth(job), Vec::new());
     if let Some(job) = &mut job {
-        // What it usually does when it overlaps depends on what makes it due.
-        let usual = if matches!(job.trigger, Trigger::Event(_)) { Overlap::Queue } else { Overlap::Skip };
-        let _ = job.policies.overlap.get_or_insert(usual);
+        // What it usually does depends on what makes it due.
+        job.policies.overlap = Some(job.policies.overlap(&job.trigger));
         job.trigger = Trigger::Event(trigger::Event::After(String::new()));
     }
     let jobs = job.into_iter().collect();

@@ -14,9 +14,11 @@ use std::{
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, test_kill_process_group};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::unix::AsyncFd,
     time::{Instant, sleep, sleep_until},
 };
+
+use crate::serve::listen::readable;
 
 /// How long what a program has left behind may take to end before it is killed.
 pub(crate) const LEFT: Duration = Duration::from_secs(1);
@@ -90,12 +92,6 @@ impl Child {
         }
         Ok(status.map(End::from))
     }
-}
-
-/// Waited for until it is readable. Its successor is unsafe: it asks for what an `OwnedFd` keeps.
-#[expect(deprecated, reason = "unsafe code is forbidden here")]
-fn readable(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 
 impl Drop for Unreaped {

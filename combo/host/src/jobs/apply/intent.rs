@@ -19,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use combo_core::stable_hash;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 
 const FIRST: &str = "combo set 1\n";
@@ -63,9 +64,7 @@ pub(super) fn begin<'a>(steps: impl IntoIterator<Item = &'a Step>) -> String {
 
 /// The last line.
 pub(super) fn end(begun: &str) -> String {
-    let hash = begun.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = stable_hash(begun.bytes());
     format!("end {} {hash:016x}\n", begun.len())
 }
 

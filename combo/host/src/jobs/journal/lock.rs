@@ -13,6 +13,7 @@ use std::{
     path::Path,
 };
 
+use combo_core::stable_hash;
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, fcntl},
@@ -120,11 +121,7 @@ fn lock(kind: libc::c_int, byte: i64, count: i64) -> libc::flock {
 
 /// Where its lock is: so far from others that hardly any two jobs share one.
 fn byte_of(job: &str) -> i64 {
-    // FNV-1a: it has to be the same in every process.
-    let hash = job.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    JOBS + (hash >> 2).cast_signed()
+    JOBS + (stable_hash(job.bytes()) >> 2).cast_signed()
 }
 
 #[cfg(test)]
