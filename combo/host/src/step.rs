@@ -273,7 +273,7 @@ fn cut(state: &mut State, now: Now) -> Vec<Effect> {
     let empty = matches!(state.phase, Phase::Draining { empty: true, .. });
     state.phase = Phase::Cutting { until: now.mono + GRACE, empty };
     let mut effects = vec![Effect::Cut { tasks: state.roster.running(now) }];
-    let acts = state.roster.cut(now);
+    let acts = state.roster.cut();
     effects.extend(state.recorded(acts));
     effects.extend(stop_if_over(state));
     effects

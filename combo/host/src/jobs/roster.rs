@@ -76,7 +76,7 @@ pub(crate) struct Roster {
     followers: HashMap<usize, Vec<usize>>,
     wall: Timetable<Timestamp>,
     mono: Timetable<Duration>,
-    timers: BinaryHeap<Reverse<(Duration, usize, u64, Timer)>>,
+    timers: BinaryHeap<Reverse<Alarm>>,
     /// Who waits until fewer run.
     queue: VecDeque<Ask>,
     /// How many more may run.
@@ -102,6 +102,23 @@ enum Timer {
     Cut,
     GiveUp,
     Again,
+}
+
+/// When to look at a run, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Alarm {
+    at: Duration,
+    job: usize,
+    run: u64,
+    attempt: u32,
+    timer: Timer,
+}
+
+impl Alarm {
+    /// Whether the attempt that it was set for is not over.
+    fn is_of(&self, run: &Run) -> bool {
+        (run.id, run.tick.attempt) == (self.run, self.attempt)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +165,7 @@ enum Held {
 }
 
 /// One tick that was started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Run {
     id: u64,
     tick: Tick,
@@ -190,16 +207,7 @@ impl Roster {
     /// With so many at most running at once. What was missed since the past is found at the first wake.
     pub(crate) fn new(jobs: Vec<(Terms, Past)>, most: usize, now: Timestamp) -> Self {
         let count = jobs.len();
-        let names: HashMap<Arc<str>, usize> =
-            jobs.iter().enumerate().map(|(job, (terms, _))| (terms.name.clone(), job)).collect();
-        let mut followers: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (job, (terms, _)) in jobs.iter().enumerate() {
-            if let Trigger::Event(Event::After(name)) = &terms.trigger
-                && let Some(leader) = names.get(&**name)
-            {
-                followers.entry(*leader).or_default().push(job);
-            }
-        }
+        let followers = followers(&jobs);
         let mut roster = Self {
             jobs: jobs.into_iter().map(|(terms, past)| Standing::new(terms, past, now)).collect(),
             followers,
@@ -227,7 +235,7 @@ impl Roster {
 
     /// When to wake, on each clock.
     pub(crate) fn alarm(&mut self) -> (Option<Timestamp>, Option<Duration>) {
-        let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
+        let timer = self.timers.peek().map(|Reverse(alarm)| alarm.at);
         match self.phase {
             Phase::Open => (self.wall.next(), self.mono.next().into_iter().chain(timer).min()),
             Phase::Draining => (None, timer),
@@ -238,11 +246,10 @@ impl Roster {
     pub(crate) fn woke(&mut self, now: Now) -> Vec<Act> {
         let mut acts = Vec::new();
         self.look_at_clock(now.wall);
-        while let Some(&Reverse((at, job, run, timer))) =
-            self.timers.peek().filter(|Reverse((at, ..))| *at <= now.mono)
+        while self.timers.peek().is_some_and(|Reverse(alarm)| alarm.at <= now.mono)
+            && let Some(Reverse(alarm)) = self.timers.pop()
         {
-            let _ = (at, self.timers.pop());
-            self.timer(job, run, timer, now, &mut acts);
+            self.rang(alarm, now, &mut acts);
         }
         self.look(now, &mut acts);
         acts
@@ -287,7 +294,7 @@ impl Roster {
             let ended = Ended { outcome: Some(outcome.clone()), ..ended };
             if let Some(wait) = wait {
                 (run_of.at, run_of.told, run_of.outcome) = (At::Waiting, None, Some(ended));
-                self.timers.push(Reverse((now.mono + wait, job, run, Timer::Again)));
+                self.set(job, index, now.mono + wait, Timer::Again);
                 acts.push(Act::Again { job, outcome, attempt, wait });
             } else {
                 self.finish(job, index, ended, now, &mut acts);
@@ -315,7 +322,7 @@ impl Roster {
     }
 
     /// Whatever runs is told and cut at once.
-    pub(crate) fn cut(&mut self, now: Now) -> Vec<Act> {
+    pub(crate) fn cut(&mut self) -> Vec<Act> {
         let mut acts = Vec::new();
         for standing in &mut self.jobs {
             for run in standing.runs.iter_mut().filter(|run| run.at == At::Running) {
@@ -324,7 +331,6 @@ impl Roster {
                 acts.push(Act::Cut { run: run.id });
             }
         }
-        let _ = now;
         acts
     }
 
@@ -492,28 +498,20 @@ impl Roster {
         self.latest = self.latest.max(now);
     }
 
-    fn timer(&mut self, job: usize, run: u64, timer: Timer, now: Now, acts: &mut Vec<Act>) {
+    fn rang(&mut self, alarm: Alarm, now: Now, acts: &mut Vec<Act>) {
+        let Alarm { job, run, timer, .. } = alarm;
+        let Some(index) = self.jobs[job].runs.iter().position(|known| alarm.is_of(known)) else { return };
         let standing = &mut self.jobs[job];
-        let Some(index) = standing.runs.iter().position(|known| known.id == run) else { return };
-        let known = &mut standing.runs[index];
+        let (known, grace) = (&mut standing.runs[index], standing.terms.policies.grace);
         match (timer, known.at) {
             (Timer::Limit, At::Running) if known.told.is_none() => {
-                // It may be that of an attempt before this one.
-                let limit = standing.terms.policies.limit.unwrap_or(Duration::MAX);
-                if now.mono.saturating_sub(known.since) >= limit {
-                    known.told = Some(Told::Limit);
-                    acts.push(Act::Tell { cancel: known.tick.cancel.clone() });
-                    self.timers.push(Reverse((
-                        now.mono + standing.terms.policies.grace,
-                        job,
-                        run,
-                        Timer::Cut,
-                    )));
-                }
+                known.told = Some(Told::Limit);
+                acts.push(Act::Tell { cancel: known.tick.cancel.clone() });
+                self.set(job, index, now.mono + grace, Timer::Cut);
             }
             (Timer::Cut, At::Running) if known.told.is_some() => {
                 acts.push(Act::Cut { run });
-                self.timers.push(Reverse((now.mono + GONE, job, run, Timer::GiveUp)));
+                self.set(job, index, now.mono + GONE, Timer::GiveUp);
             }
             (Timer::GiveUp, At::Running) if known.told.is_some() => {
                 self.give_up_on(job, index, now, acts);
@@ -529,20 +527,9 @@ impl Roster {
         let standing = &mut self.jobs[job];
         let told = standing.runs[index].told;
         let outcome = Some(told_why(told, &standing.terms.policies, Left::Behind));
-        let start = standing.runs[index].start;
-        let ended = Ended { outcome, changes: Vec::new(), output: Vec::new(), start, end: now.wall };
-        let Run { id, tick, asked, start, lateness, since, .. } = &standing.runs[index];
-        let stuck = Run {
-            id: *id,
-            tick: tick.clone(),
-            asked: *asked,
-            start: *start,
-            lateness: *lateness,
-            since: *since,
-            at: At::Stuck,
-            told,
-            outcome: None,
-        };
+        let stuck = Run { at: At::Stuck, outcome: None, ..standing.runs[index].clone() };
+        let ended =
+            Ended { outcome, changes: Vec::new(), output: Vec::new(), start: stuck.start, end: now.wall };
         self.finish(job, index, ended, now, acts);
         self.jobs[job].runs.push(stuck);
     }
@@ -605,6 +592,7 @@ impl Roster {
             }
             let why = standing.why_skipped();
             let (first, passed) = standing.take(now, 1);
+            standing.held = Held::Not;
             if let Some(&last) = passed.last.last() {
                 acts.push(standing.record(first, last, passed.count, now, Outcome::Skipped { why }));
             }
@@ -734,14 +722,14 @@ impl Roster {
     }
 
     fn go(&mut self, job: usize, index: usize, now: Now, acts: &mut Vec<Act>) {
+        self.free -= 1;
         let standing = &self.jobs[job];
         let Run { id: run, tick, asked, .. } = &standing.runs[index];
-        if let Some(limit) = standing.terms.policies.limit {
-            self.timers.push(Reverse((now.mono.saturating_add(limit), job, *run, Timer::Limit)));
-        }
-        self.free -= 1;
         let exclusive = !matches!(standing.overlap(), Overlap::Allow(_));
         acts.push(Act::Start { job, run: *run, tick: tick.clone(), asked: *asked, exclusive });
+        if let Some(limit) = standing.terms.policies.limit {
+            self.set(job, index, now.mono.saturating_add(limit), Timer::Limit);
+        }
     }
 
     /// A tick has its outcome.
@@ -801,11 +789,14 @@ impl Roster {
 
     /// Tells what runs of a job to end, if nobody has.
     fn tell(&mut self, job: usize, by: Told, now: Now, acts: &mut Vec<Act>) {
-        let standing = &mut self.jobs[job];
-        for run in standing.runs.iter_mut().filter(|run| run.at == At::Running && run.told.is_none()) {
-            run.told = Some(by);
-            acts.push(Act::Tell { cancel: run.tick.cancel.clone() });
-            self.timers.push(Reverse((now.mono + standing.terms.policies.grace, job, run.id, Timer::Cut)));
+        let grace = self.jobs[job].terms.policies.grace;
+        for index in 0..self.jobs[job].runs.len() {
+            let run = &mut self.jobs[job].runs[index];
+            if run.at == At::Running && run.told.is_none() {
+                run.told = Some(by);
+                acts.push(Act::Tell { cancel: run.tick.cancel.clone() });
+                self.set(job, index, now.mono + grace, Timer::Cut);
+            }
         }
     }
 
@@ -829,6 +820,17 @@ impl Roster {
         }
     }
 
+    /// Looks at a run then, unless its attempt is over. Most are, long before, so alarms of those are thrown away
+    /// when they are more than the rest.
+    fn set(&mut self, job: usize, index: usize, at: Duration, timer: Timer) {
+        let run = &self.jobs[job].runs[index];
+        self.timers.push(Reverse(Alarm { at, job, run: run.id, attempt: run.tick.attempt, timer }));
+        if self.timers.len() > 4 * self.open.max(16) {
+            let jobs = &self.jobs;
+            self.timers.retain(|Reverse(alarm)| jobs[alarm.job].runs.iter().any(|run| alarm.is_of(run)));
+        }
+    }
+
     /// Looks at a job when it is due next.
     fn arm(&mut self, job: usize) {
         let standing = &self.jobs[job];
@@ -842,6 +844,21 @@ impl Roster {
         self.wall.put(job, None);
         self.mono.put(job, None);
     }
+}
+
+/// Who is due when another has run.
+fn followers(jobs: &[(Terms, Past)]) -> HashMap<usize, Vec<usize>> {
+    let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (job, (terms, _)) in jobs.iter().enumerate() {
+        if let Trigger::Event(Event::After(name)) = &terms.trigger {
+            by_name.entry(name).or_default().push(job);
+        }
+    }
+    let mut followers = HashMap::new();
+    for (leader, (terms, _)) in jobs.iter().enumerate() {
+        followers.extend(by_name.remove(&*terms.name).map(|those| (leader, those)));
+    }
+    followers
 }
 
 /// Whether what was told to end did.
@@ -917,9 +934,7 @@ impl Standing {
     }
 
     fn overlap(&self) -> Overlap {
-        let usual =
-            if matches!(self.terms.trigger, Trigger::Event(_)) { Overlap::Queue } else { Overlap::Skip };
-        self.terms.policies.overlap.unwrap_or(usual)
+        self.terms.policies.overlap(&self.terms.trigger)
     }
 
     fn at_once(&self) -> usize {

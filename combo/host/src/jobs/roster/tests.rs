@@ -434,6 +434,39 @@ fn each_attempt_has_the_whole_limit() {
 }
 
 #[test]
+fn an_attempt_is_not_cut_for_the_one_before_it() {
+    let mut both = retry(1);
+    (both.limit, both.grace) = (Some(secs(2)), secs(5));
+    check(
+        vec![terms("a", "every 1h from start", both)],
+        vec![
+            (3_600.0, Woke, &["start 0#1 due 3600"]),
+            (3_602.0, Woke, &["tell"]),
+            (3_602.5, Gone(1), &["attempt 1 failed, again in 1s"]),
+            (3_603.5, Woke, &["start 0#1 due 3600 attempt 2"]),
+            (3_605.5, Woke, &["tell"]),
+            // Now the first would have been cut.
+            (3_607.0, Woke, &[]),
+            (3_610.5, Woke, &["cut #1"]),
+            (3_610.6, Gone(1), &["a 3600 timed out: it took longer than 2s"]),
+        ],
+    );
+}
+
+#[test]
+fn alarms_of_what_is_over_are_not_kept() {
+    let mut long = policies();
+    long.limit = Some(secs(86_400));
+    let mut roster = Roster::new(vec![terms("a", "every 1s", long)], 100, at(0.0).wall);
+    for second in 1..1_000 {
+        let now = at(f64::from(second));
+        assert_eq!(roster.woke(now).len(), 1);
+        let _ = tell(&mut roster, &Ran(u64::try_from(second).expect("positive")), now);
+    }
+    assert!(roster.timers.len() <= 65, "{}", roster.timers.len());
+}
+
+#[test]
 fn who_keeps_failing_is_paused() {
     let mut pausing = policies();
     pausing.failures = Some((2, AfterFailures::Pause));
