@@ -3,24 +3,35 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Command, Stdio},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
 };
 
 use combo::{Entry, secs};
 
 use crate::site::eventually;
 
-/// The example that has them; `cargo test` builds it beside the tests.
-fn example() -> PathBuf {
+/// Starts an example of this package in a folder; `cargo test` builds them beside the tests.
+pub(crate) fn begin(example: &str, folder: &Path) -> Child {
     let deps = std::env::current_exe().unwrap();
-    let example = deps.ancestors().nth(2).unwrap().join("examples/commands");
-    assert!(example.exists(), "`cargo build -p frankenstein --example commands` makes {}", example.display());
-    example
+    let path = deps.ancestors().nth(2).unwrap().join("examples").join(example);
+    assert!(path.exists(), "`cargo build -p frankenstein --example {example}` makes {}", path.display());
+    let mut process = Command::new(path)
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.is_ok_and(|line| line == "started")), "it did not start");
+    drop(thread::spawn(move || lines.count()));
+    process
 }
 
 struct Process {
-    process: std::process::Child,
+    process: Child,
     root: tempfile::TempDir,
 }
 
@@ -28,18 +39,7 @@ impl Process {
     fn start() -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("sub")).unwrap();
-        let mut process = Command::new(example())
-            .arg(root.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(process.stdout.take().unwrap());
-        let mut lines = out.lines();
-        assert!(lines.any(|line| line.is_ok_and(|line| line == "started")), "it did not start");
-        drop(std::thread::spawn(move || lines.count()));
-        Self { process, root }
+        Self { process: begin("commands", root.path()), root }
     }
 
     fn run(&mut self, job: &str) {
