@@ -142,6 +142,11 @@ fn tasks_that_go_wrong_hold_up_nobody() {
     async fn strays(_: Tick) -> Result<Vec<Change>, BoxError> {
         Ok(vec![Change::write("elsewhere.txt", "x")])
     }
+    async fn forgets(_: Tick) -> Result<Vec<Change>, BoxError> {
+        // Nobody waits for it, and it never ends.
+        drop(tokio::spawn(std::future::pending::<()>()));
+        Ok(Vec::new())
+    }
     let every = "every 50ms";
     let site = Site::start(
         three()
@@ -152,6 +157,7 @@ fn tasks_that_go_wrong_hold_up_nobody() {
             .job(Job::new("fails", every, fails))
             .job(Job::new("never ends", every, never_ends))
             .job(Job::new("blocks", every, blocks))
+            .job(Job::new("forgets", every, forgets))
             .job(Job::new("strays", every, strays).may_write("static")),
     );
     let wrong = ["panics", "panics at once", "fails", "strays"];
@@ -182,6 +188,7 @@ fn tasks_that_go_wrong_hold_up_nobody() {
         (of(&jobs, "good").counts.failed, of(&jobs, "never ends").counts.ran, of(&jobs, "blocks").counts.ran),
         (0, 0, 0)
     );
+    assert!(of(&jobs, "forgets").counts.ran > 0 && of(&jobs, "forgets").counts.failed == 0);
     assert!(!site.path("elsewhere.txt").exists());
     for (name, why) in [
         ("panics", "panicked: no more"),
@@ -257,6 +264,37 @@ fn on_a_full_disk_the_old_files_stay() {
         assert!(time.trim_end().parse::<Timestamp>().is_ok(), "{time}");
         let _ = next(&child, "/pulse.json", old);
     }
+}
+
+/// A ledger that cannot be written holds up no job, and is written again when there is room.
+#[test]
+fn jobs_go_on_without_room_for_the_ledger() {
+    let may_mount = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    let may_mount = may_mount.is_ok_and(|output| output.status.success());
+    let folder = folder();
+    if !may_mount {
+        // A limit on the length of files stands in for a full disk; there is never room again.
+        let child = Child::under("trap '' XFSZ; ulimit -f 4", &["--listen", ANY_PORT], folder);
+        let _ = child.log.wait(&["ERROR", "cannot write the ledger into", "jobs go on"]);
+        let first = next(&child, "/time.txt", "");
+        let _ = next(&child, "/time.txt", &first);
+        return;
+    }
+    // Room for what it begins with, and hardly more.
+    let full = "mkdir .state && mount -t tmpfs -o size=16k none .state";
+    let child = Child::within(&["unshare", "-rm"], full, &["--listen", ANY_PORT], folder);
+    let filler = child.inside(".state/filler");
+    let _ = std::io::copy(&mut std::io::repeat(0), &mut fs::File::create(&filler).unwrap());
+    let _ = child.log.wait(&["ERROR", "cannot write the ledger into", "jobs go on"]);
+    let first = next(&child, "/time.txt", "");
+    let _ = next(&child, "/time.txt", &first);
+    fs::remove_file(filler).unwrap();
+    let _ = child.log.wait(&["the ledger is written into", "again", "\"lost\":0"]);
+    let entries = combo::read_ledger(&child.inside(".state")).unwrap();
+    let clock: Vec<_> =
+        entries.iter().filter(|entry| &*entry.job == "clock").map(|entry| entry.due).collect();
+    let four_apart = |pair: &[Timestamp]| pair[1].as_second() - pair[0].as_second() == 4;
+    assert!(clock.len() >= 2 && clock.windows(2).all(four_apart), "{clock:?}");
 }
 
 /// What a task writes is there for the next request.

@@ -157,3 +157,42 @@ fn openssl_shakes_hands_with_tls_1_2_and_1_3_and_with_nothing_older() {
     assert_ne!(none.code, Some(0), "{none:?}");
     site.connections(0);
 }
+
+/// A clock that is put forward and back by three hours, as the process sees it.
+#[test]
+fn ticks_go_on_when_the_clock_is_set_by_hours() {
+    let libraries = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let library =
+        libraries.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+    let library = library.expect("`faketime` is installed");
+    let clock = tempfile::NamedTempFile::new().unwrap();
+    let set = |offset: &str| std::fs::write(clock.path(), format!("{offset}\n")).unwrap();
+    set("+0");
+    let child = Child::with(&["--listen", ANY_PORT], |command| {
+        let _ = command
+            .env("LD_PRELOAD", &library)
+            .env("FAKETIME_TIMESTAMP_FILE", clock.path())
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    });
+    let ticks = || {
+        let entries = combo::read_ledger(&child.path(".state")).unwrap().into_iter();
+        entries.filter(|entry| &*entry.job == "clock").collect::<Vec<_>>()
+    };
+    let due = |of: &combo::Entry| of.due.as_second();
+    let first = site::eventually("a first tick", || ticks().first().map(due));
+    set("+3h");
+    let late = site::eventually("what was jumped over is merged", || {
+        let ticks = ticks();
+        let missed = ticks.iter().position(|tick| tick.outcome.word() == "missed" && tick.ticks > 2_600)?;
+        ticks.get(missed + 1).filter(|tick| tick.outcome.word() == "ran").map(due)
+    });
+    assert!((late - first - 10_800).abs() < 100, "{first}, then {late}");
+    set("-3h");
+    let after = site::eventually("ticks go on at the new time", || {
+        let ticks = ticks();
+        let back = ticks.iter().filter(|tick| due(tick) < first - 10_000).collect::<Vec<_>>();
+        (back.len() >= 2).then(|| back.into_iter().map(due).collect::<Vec<_>>())
+    });
+    assert_eq!(after[1] - after[0], 4, "{after:?}");
+}
