@@ -671,6 +671,8 @@ pub(crate) struct Deeds {
     pub(crate) desks: Vec<Desk>,
     told: Vec<Draining>,
     host: runtime::Handle,
+    /// Whether the host has threads to spare while one waits for the disk.
+    several: bool,
     events: mpsc::UnboundedSender<Event>,
     /// How to cut what runs.
     cuts: HashMap<u64, Cancel>,
@@ -696,8 +698,8 @@ impl Deeds {
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let (clock, ground) = (Arc::new(Timestamp::now), Arc::new(ground));
-        let (cuts, accepting) = (HashMap::new(), None);
-        Self { tasks, names, ground, desks, told, host, events, cuts, accepting, clock }
+        let (cuts, accepting, several) = (HashMap::new(), None, host.metrics().num_workers() > 1);
+        Self { tasks, names, ground, desks, told, host, several, events, cuts, accepting, clock }
     }
 
     pub(crate) fn journal(&self) -> Journal {
@@ -780,13 +782,13 @@ impl Deeds {
                 let (count, missed, attempt) = (tick.count, tick.missed, tick.attempt);
                 let begun = Begun { run, job: name, due, start, count, missed, attempt, asked, exclusive };
                 // Asked here and not by the task, so that the journal has ticks in the order of their schedules.
-                let begin = self.tasks.journal.begin(begun);
+                let begin = self.tasks.journal.begin(begun, self.several);
+                let say = move |ended| drop(events.send(Event::TaskEnded { job, run, ended }));
                 drop(self.host.spawn(async move {
-                    let ended = match begin.await {
-                        Begin::Go => jobs::run(work, tick, cut, move || clock()).await,
-                        Begin::Held => Ended::held(clock()),
-                    };
-                    let _ = events.send(Event::TaskEnded { job, run, ended });
+                    match begin.await {
+                        Begin::Go => jobs::run(work, tick, cut, move || clock(), say).await,
+                        Begin::Held => say(Ended::held(clock())),
+                    }
                 }));
             }
             Act::Tell { cancel } => cancel.cancel(),

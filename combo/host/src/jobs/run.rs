@@ -143,13 +143,15 @@ pub(crate) fn stopped() -> Outcome {
     Outcome::Cancelled { why: "the combo stopped".into() }
 }
 
-/// Runs one attempt to its end, or until it is cut. `clock` says when that was.
+/// Runs one attempt to its end, or until it is cut. `clock` says when that was; `say` is called once, on
+/// whatever thread the last of it was done.
 pub(crate) async fn run(
     work: Arc<Work>,
     mut tick: Tick,
     cut: Cancel,
-    clock: impl Fn() -> Timestamp + Send,
-) -> Ended {
+    clock: impl Fn() -> Timestamp + Send + 'static,
+    say: impl FnOnce(Ended) + Send + 'static,
+) {
     let start = clock();
     tick.now = start;
     let (told, output) = (tick.cancel.clone(), Output::new());
@@ -165,13 +167,17 @@ pub(crate) async fn run(
             () = cut.cancelled() => None,
         }
     };
-    let (outcome, changes) = match wanted.await {
-        None => (None, Vec::new()),
-        Some(_) if told.is_cancelled() => (None, Vec::new()),
-        Some(Ok(changes)) => apply_all(work.folders.clone(), changes, cut).await,
-        Some(Err(outcome)) => (Some(outcome), Vec::new()),
+    let wanted = wanted.await.filter(|_| !told.is_cancelled());
+    let lines = output.lines();
+    let end = move |(outcome, changes)| {
+        say(Ended { outcome, changes, output: lines, start, end: clock() });
     };
-    Ended { outcome, changes, output: output.lines(), start, end: clock() }
+    match wanted {
+        None => end((None, Vec::new())),
+        Some(Err(outcome)) => end((Some(outcome), Vec::new())),
+        Some(Ok(changes)) if changes.is_empty() => end((Some(Outcome::Ran), Vec::new())),
+        Some(Ok(changes)) => drop(spawn_blocking(move || end(apply_all(&work.folders, changes, &cut)))),
+    }
 }
 
 /// The changes that a task wants, and none of them made.
@@ -185,18 +191,15 @@ pub(crate) async fn rehearse(work: &Work, tick: Tick) -> Result<Vec<Change>, Out
 }
 
 /// Applies changes in order, up to the first that cannot be made.
-async fn apply_all(folders: Folders, changes: Vec<Change>, cut: Cancel) -> (Option<Outcome>, Vec<String>) {
-    if changes.is_empty() {
-        return (Some(Outcome::Ran), Vec::new());
-    }
-    let applying = spawn_blocking(move || {
+fn apply_all(folders: &Folders, changes: Vec<Change>, cut: &Cancel) -> (Option<Outcome>, Vec<String>) {
+    let applying = || {
         let (mut outcome, mut described, mut more) = (Some(Outcome::Ran), Vec::new(), 0_usize);
         for change in changes {
             if cut.is_cancelled() {
                 outcome = None;
                 break;
             }
-            match apply(&folders, &change) {
+            match apply(folders, &change) {
                 Ok(()) if described.len() < DESCRIBED => described.push(change.to_string()),
                 Ok(()) => more += 1,
                 Err(unapplied) => {
@@ -212,12 +215,10 @@ async fn apply_all(folders: Folders, changes: Vec<Change>, cut: Cancel) -> (Opti
             described.push(format!("and {more} more"));
         }
         (outcome, described)
-    });
-    match applying.await {
-        Ok(ended) => ended,
-        // The contents of a change may be the task's own type.
-        Err(error) => (Some(error.try_into_panic().map_or_else(|_| stopped(), panicked)), Vec::new()),
-    }
+    };
+    // The contents of a change may be the task's own type.
+    let applied = catch_unwind(AssertUnwindSafe(applying));
+    applied.unwrap_or_else(|payload| (Some(panicked(payload)), Vec::new()))
 }
 
 /// A future whose panics are its outcome.
@@ -302,6 +303,18 @@ mod tests {
         std::fs::create_dir(root.path().join("static")).expect("a directory in it");
         let folders = Folders::open(root.path(), &["static".into()], None).expect("a folder");
         (root, Arc::new(Work { name: "clock".into(), task: erase(task), folders }))
+    }
+
+    /// How it ended.
+    async fn run(
+        work: Arc<Work>,
+        tick: Tick,
+        cut: Cancel,
+        clock: impl Fn() -> Timestamp + Send + 'static,
+    ) -> Ended {
+        let (say, said) = oneshot::channel();
+        super::run(work, tick, cut, clock, move |ended| drop(say.send(ended))).await;
+        said.await.expect("it is said")
     }
 
     async fn ended(task: impl Task) -> (Outcome, Vec<String>) {

@@ -26,6 +26,8 @@ const SMALLEST: u64 = 512 << 10;
 pub(super) struct Segments {
     folder: PathBuf,
     file: File,
+    /// Which file that is.
+    identity: (u64, u64),
     /// The one that is written to, so far.
     current: Segment,
     written: u64,
@@ -165,7 +167,8 @@ impl Segments {
         }
         before.retain(|segment| numbers.contains(&segment.number));
         let (folder, written, enough) = (folder.to_owned(), found.whole as u64, enough(book));
-        let mut segments = Self { folder, file, current, written, enough, before };
+        let identity = identity(&file.metadata()?);
+        let mut segments = Self { folder, file, identity, current, written, enough, before };
         segments.let_go(keep, now);
         Ok((segments, Vec::new()))
     }
@@ -215,9 +218,11 @@ impl Segments {
         book.snapshot().for_each(|record| write(&record, &mut first));
         let path = path_of(folder, number);
         replace(&path, &first, keep)?;
+        let file = open_to_append(&path)?;
         Ok(Self {
             folder: folder.to_owned(),
-            file: open_to_append(&path)?,
+            identity: identity(&file.metadata()?),
+            file,
             current: Segment { number, entries: 0, last: Timestamp::MIN },
             written: first.len() as u64,
             enough: enough(book),
@@ -227,10 +232,9 @@ impl Segments {
 
     /// Appends lines, of which so many are entries; all of them or none.
     pub(super) fn append(&mut self, lines: &[u8], entries: usize, now: Timestamp) -> io::Result<()> {
-        let length = self.file.metadata()?.len();
         if let Err(error) = self.file.write_all(lines) {
             // Nobody else writes into it.
-            let _ = self.file.set_len(length);
+            let _ = self.file.set_len(self.written);
             return Err(error);
         }
         self.written += lines.len() as u64;
@@ -243,10 +247,8 @@ impl Segments {
 
     /// Whether it is where others look for it: its folder may have been removed, or another be in its place.
     pub(super) fn is_there(&self) -> bool {
-        let there = fs::metadata(path_of(&self.folder, self.current.number));
-        let same =
-            |there: fs::Metadata, mine: fs::Metadata| (there.dev(), there.ino()) == (mine.dev(), mine.ino());
-        there.is_ok_and(|there| self.file.metadata().is_ok_and(|mine| same(there, mine)))
+        fs::metadata(path_of(&self.folder, self.current.number))
+            .is_ok_and(|there| identity(&there) == self.identity)
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -295,6 +297,10 @@ impl Found {
     pub(super) fn is_whole(&self) -> bool {
         self.damaged == 0 && matches!(self.records.first(), Some(Record::Segments(_)))
     }
+}
+
+fn identity(file: &fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 /// As much as several times what it begins with.
