@@ -14,7 +14,7 @@ use std::{
 
 use combo_core::{
     Alert, BoxError, Cancel, Command, Draining, Entry, MountState, Outcome, Pattern, Policies, Reply, Site,
-    Status, Timestamp, Trigger, trigger,
+    Status, Tick, Timestamp, Trigger, trigger,
 };
 use futures_util::FutureExt;
 use http::HeaderValue;
@@ -28,7 +28,7 @@ use crate::{
     deployment::OnAlert,
     error::{Error, Errors, Kind},
     jobs::{
-        self, Act, Begin, Begun, Ended, Journal, Keep, Opening, Past, Terms, Whom, Work,
+        self, Act, Begin, Beginning, Begun, Ended, Journal, Keep, Opening, Past, Terms, Whom, Work,
         changed::{self, Watching},
         journal::{Closed, Remembered},
         program::Commanded,
@@ -676,8 +676,33 @@ pub(crate) struct Deeds {
     events: mpsc::UnboundedSender<Event>,
     /// How to cut what runs.
     cuts: HashMap<u64, Cancel>,
+    /// What has been decided to begin.
+    starting: Vec<Starting>,
     accepting: Option<(channel::Sender<bool>, JoinSet<io::Result<()>>)>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+/// A tick that is about to begin.
+struct Starting {
+    job: usize,
+    run: u64,
+    work: Arc<Work>,
+    tick: Tick,
+    cut: Cancel,
+    begin: Beginning,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Starting {
+    async fn run(self) {
+        let Self { job, run, work, tick, cut, begin, clock, events } = self;
+        let say = move |ended| drop(events.send(Event::TaskEnded { job, run, ended }));
+        match begin.written().await {
+            Begin::Go => jobs::run(work, tick, cut, move || clock(), say).await,
+            Begin::Held => say(Ended::held(clock())),
+        }
+    }
 }
 
 /// Whether there is more to come.
@@ -698,8 +723,9 @@ impl Deeds {
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         let (clock, ground) = (Arc::new(Timestamp::now), Arc::new(ground));
-        let (cuts, accepting, several) = (HashMap::new(), None, host.metrics().num_workers() > 1);
-        Self { tasks, names, ground, desks, told, host, several, events, cuts, accepting, clock }
+        let (cuts, starting, accepting) = (HashMap::new(), Vec::new(), None);
+        let several = host.metrics().num_workers() > 1;
+        Self { tasks, names, ground, desks, told, host, several, events, cuts, starting, accepting, clock }
     }
 
     pub(crate) fn journal(&self) -> Journal {
@@ -724,7 +750,26 @@ impl Deeds {
         self.accepting = Some((stop, accepting));
     }
 
-    pub(crate) fn perform(&mut self, effect: Effect) -> Flow {
+    /// All that is to be done about one event.
+    pub(crate) fn perform(&mut self, effects: impl IntoIterator<Item = Effect>) -> Flow {
+        let over = effects.into_iter().any(|effect| self.perform_one(effect) == Flow::Over);
+        self.launch();
+        if over { Flow::Over } else { Flow::On }
+    }
+
+    /// Begins ticks together, so that those who are due together are also written down together.
+    fn launch(&mut self) {
+        let begun = std::mem::take(&mut self.starting);
+        match <[Starting; 1]>::try_from(begun) {
+            Ok([one]) => drop(self.host.spawn(one.run())),
+            Err(none) if none.is_empty() => {}
+            Err(all) => drop(self.host.spawn(async {
+                all.into_iter().for_each(|one| drop(tokio::spawn(one.run())));
+            })),
+        }
+    }
+
+    fn perform_one(&mut self, effect: Effect) -> Flow {
         match effect {
             Effect::Job(act) => self.act(act),
             Effect::Reply { caller, mut reply } => {
@@ -783,13 +828,7 @@ impl Deeds {
                 let begun = Begun { run, job: name, due, start, count, missed, attempt, asked, exclusive };
                 // Asked here and not by the task, so that the journal has ticks in the order of their schedules.
                 let begin = self.tasks.journal.begin(begun, self.several);
-                let say = move |ended| drop(events.send(Event::TaskEnded { job, run, ended }));
-                drop(self.host.spawn(async move {
-                    match begin.await {
-                        Begin::Go => jobs::run(work, tick, cut, move || clock(), say).await,
-                        Begin::Held => say(Ended::held(clock())),
-                    }
-                }));
+                self.starting.push(Starting { job, run, work, tick, cut, begin, clock, events });
             }
             Act::Tell { cancel } => cancel.cancel(),
             Act::Cut { run } => {

@@ -447,10 +447,8 @@ impl Bench {
 
     fn happen(&mut self, event: Event) {
         let now = self.now();
-        for effect in step(event, &mut self.state, now) {
-            // What has stopped stays there to be looked at.
-            let (Flow::On | Flow::Over) = self.deeds.perform(effect);
-        }
+        // What has stopped stays there to be looked at.
+        let (Flow::On | Flow::Over) = self.deeds.perform(step(event, &mut self.state, now));
     }
 
     /// Lets everything happen that can without moving the clock: a sleep on a paused runtime ends

@@ -92,9 +92,7 @@ async fn attend(watch: Watch) -> io::Result<()> {
     deeds.accept(listeners, connections);
     // Whoever started this and is gone has dropped the handle, which says to stop.
     drop(ready.send(Ok(())));
-    for effect in step(Event::Started, &mut state, now()) {
-        let (Flow::On | Flow::Over) = deeds.perform(effect);
-    }
+    let (Flow::On | Flow::Over) = deeds.perform(step(Event::Started, &mut state, now()));
     loop {
         let due = state.alarm();
         let at_wall =
@@ -118,10 +116,8 @@ async fn attend(watch: Watch) -> io::Result<()> {
                 }
             }
         };
-        for effect in step(event, &mut state, now()) {
-            if deeds.perform(effect) == Flow::Over {
-                return Ok(());
-            }
+        if deeds.perform(step(event, &mut state, now())) == Flow::Over {
+            return Ok(());
         }
     }
 }
@@ -160,6 +156,7 @@ impl AlarmClock {
                 Ok(read) => {
                     // It is spent, or the clock was set: either way it has to be set again.
                     self.set = None;
+                    ready.clear_ready();
                     return match read {
                         Err(error) if was_set(&error) => Ok(()),
                         Err(error) => Err(error),

@@ -26,7 +26,7 @@ pub(crate) mod run;
 pub(crate) mod timetable;
 
 pub(crate) use apply::Opening;
-pub(crate) use journal::{Begin, Begun, Journal};
+pub(crate) use journal::{Begin, Beginning, Begun, Journal};
 pub use journal::{Keep, read_ledger};
 pub use keeper::keep_children;
 pub(crate) use ledger::Ledger;

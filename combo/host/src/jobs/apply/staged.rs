@@ -33,10 +33,12 @@ impl<'a> Staged<'a> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         for n in 0..WRITERS {
             let name = staged_name(n);
-            if matches!(leftover(directory, &name)?, Leftover::Held) {
-                continue;
-            }
-            let file = match openat(directory, &name, flags, Mode::from_raw_mode(0o600)) {
+            let make = || openat(directory, &name, flags, Mode::from_raw_mode(0o600));
+            let made = match make() {
+                Err(Errno::EXIST) if !matches!(leftover(directory, &name)?, Leftover::Held) => make(),
+                made => made,
+            };
+            let file = match made {
                 Ok(fd) => File::from(fd),
                 Err(Errno::EXIST) => continue,
                 Err(errno) => return Err(errno),

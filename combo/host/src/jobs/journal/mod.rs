@@ -92,6 +92,24 @@ enum Message {
     Close(mpsc::Sender<bool>),
 }
 
+/// A tick that is being written down.
+pub(crate) struct Beginning {
+    heard: oneshot::Receiver<Begin>,
+    /// Where to help with that.
+    desk: Option<Desk>,
+}
+
+impl Beginning {
+    /// Waits until it is.
+    pub(crate) async fn written(self) -> Begin {
+        if let Some(desk) = self.desk {
+            desk.help();
+        }
+        // Without a writer nobody says anything.
+        self.heard.await.unwrap_or(Begin::Go)
+    }
+}
+
 /// What an opened journal knows of the past.
 pub(crate) struct Opened {
     pub(crate) journal: Journal,
@@ -154,23 +172,17 @@ impl Journal {
         Ok(Self(Some(Writer::new(folder, locks, place, Book::default(), now).start()?)))
     }
 
-    /// A tick is to begin: it may when the future says so, and then that is written down. The order in which this is
-    /// called is the order of the journal. The future may write it down itself if `here`, so that a disk that hangs
-    /// holds up whoever polls it; but only one at a time.
-    pub(crate) fn begin(&self, begun: Begun, here: bool) -> impl Future<Output = Begin> + Send + use<> {
+    /// A tick is to begin. The order in which this is called is the order of the journal. It may be written down by
+    /// whoever waits for it if `here`, so that a disk that hangs holds that one up; but only one at a time.
+    pub(crate) fn begin(&self, begun: Begun, here: bool) -> Beginning {
         let (said, heard) = oneshot::channel();
-        let desk = self.0.clone();
+        let mut desk = self.0.clone();
         if let Some(desk) = &desk {
             let message = Message::Begin(begun, said);
             let _ = if here { desk.put(message) } else { desk.tell(message) };
         }
-        async move {
-            if let Some(desk) = desk.filter(|_| here) {
-                desk.help();
-            }
-            // Without a writer nobody says anything.
-            heard.await.unwrap_or(Begin::Go)
-        }
+        let desk = desk.take_if(|_| here);
+        Beginning { heard, desk }
     }
 
     /// A tick has ended, or was not begun.

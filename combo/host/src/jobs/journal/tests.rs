@@ -51,7 +51,7 @@ fn entry(job: &str, due: i64, outcome: Outcome) -> Arc<Entry> {
 fn begin(journal: &Journal, begun: Begun) -> Begin {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let here = begun.run.is_multiple_of(2);
-    runtime.block_on(journal.begin(begun, here))
+    runtime.block_on(journal.begin(begun, here).written())
 }
 
 /// One tick, from its beginning to its end.
