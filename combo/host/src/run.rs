@@ -757,15 +757,10 @@ impl Deeds {
         if over { Flow::Over } else { Flow::On }
     }
 
-    /// Begins ticks together, so that those who are due together are also written down together.
+    /// Begins ticks after all of them were put down, so that they can be written down together.
     fn launch(&mut self) {
-        let begun = std::mem::take(&mut self.starting);
-        match <[Starting; 1]>::try_from(begun) {
-            Ok([one]) => drop(self.host.spawn(one.run())),
-            Err(none) if none.is_empty() => {}
-            Err(all) => drop(self.host.spawn(async {
-                all.into_iter().for_each(|one| drop(tokio::spawn(one.run())));
-            })),
+        for one in self.starting.drain(..) {
+            drop(self.host.spawn(one.run()));
         }
     }
 

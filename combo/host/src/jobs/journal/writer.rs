@@ -346,7 +346,8 @@ impl Writer {
             }
             Place::Kept(segments, keep) => (segments, *keep),
         };
-        if segments.is_there() {
+        // What only begins does not wait for that to be asked; its end comes soon enough.
+        if !house && self.entries == 0 || segments.is_there() {
             segments.append(&self.lines, self.entries, now)?;
             if keep.sync {
                 segments.sync()?;
