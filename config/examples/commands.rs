@@ -1,10 +1,7 @@
 //! Jobs that are commands, block, or wait for a file, in a program with a `main` of its own: `commands FOLDER`, and
 //! then a job's name on a line of its input runs it.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::path::Path;
 
 use combo::{BoxError, Command, Deployment, Job, Program, Tick, millis};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -43,20 +40,10 @@ fn deployment(root: &Path) -> Deployment {
         .job(Job::command("changed", "when sub/list.csv changes", sh("cat sub/list.csv")))
 }
 
-fn main() -> ExitCode {
+fn main() -> Result<(), BoxError> {
     // First of all, so that nothing of a command outlives this process.
     combo::keep_children();
-    let Some(root) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("usage: commands FOLDER");
-        return ExitCode::from(2);
-    };
-    match run(&root) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    run(Path::new(&std::env::args_os().nth(1).ok_or("usage: commands FOLDER")?))
 }
 
 fn run(root: &Path) -> Result<(), BoxError> {

@@ -1,10 +1,6 @@
 //! Jobs that write and wait all the time, to be killed at any moment: `killed FOLDER`. It stops at the end of its input.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{fs, path::Path};
 
 use combo::{BoxError, Change, Command, Deployment, Job, Keep, Missed, Overlap, Tick, millis};
 use tokio::io::AsyncReadExt;
@@ -43,18 +39,8 @@ fn deployment(root: &Path) -> Deployment {
         .job(Job::new("all", "every 25ms", nothing).missed(Missed::All(3)))
 }
 
-fn main() -> ExitCode {
-    let Some(root) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("usage: killed FOLDER");
-        return ExitCode::from(2);
-    };
-    match run(&root) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> Result<(), BoxError> {
+    run(Path::new(&std::env::args_os().nth(1).ok_or("usage: killed FOLDER")?))
 }
 
 fn run(root: &Path) -> Result<(), BoxError> {
