@@ -143,8 +143,8 @@ pub(crate) fn stopped() -> Outcome {
     Outcome::Cancelled { why: "the combo stopped".into() }
 }
 
-/// Runs one attempt to its end, or until it is cut. `clock` says when that was; `say` is called once, on
-/// whatever thread the last of it was done.
+/// Runs one attempt to its end, or until it is cut. `clock` says when that was; `say` is called on
+/// whatever thread the last of it was done, once, unless the runtime stops before that.
 pub(crate) async fn run(
     work: Arc<Work>,
     mut tick: Tick,

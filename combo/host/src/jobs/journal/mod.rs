@@ -1,8 +1,8 @@
 //! outcome -> a line on disk, that survives the process.
 //!
-//! Takes what begins and what has ended; one thread writes it down, each tick before its start and after its end,
-//! whatever waits together in one write. A disk that is slow, full or gone holds up that thread, or costs lines,
-//! and no job. What is written is read by any process at any time, without a lock. A process that runs a job by hand
+//! Takes what begins and what has ended; one writer writes it down, each tick before its start and after its end,
+//! whatever waits together in one write. A disk that is slow, full or gone costs lines, or holds up what is about
+//! to begin, and nothing that runs. What is written is read by any process at any time, without a lock. A process that runs a job by hand
 //! writes a file of its own beside it, which whoever keeps the ledger takes over later.
 
 mod lock;
@@ -26,7 +26,7 @@ use self::{
     lock::Locks,
     record::{Book, Record},
     segments::{Segments, make_folder, numbers, path_of},
-    writer::{Desk, Place, Writer, session},
+    writer::{Place, Writer, WriterHandle, session},
 };
 
 /// How much of the ledger is kept in the state folder.
@@ -82,7 +82,7 @@ pub(crate) enum Begin {
 
 /// Where what becomes of ticks is written down; nowhere, if there is no state folder. A clone is the same one.
 #[derive(Clone, Debug)]
-pub(crate) struct Journal(Option<Desk>);
+pub(crate) struct Journal(Option<WriterHandle>);
 
 #[derive(Debug)]
 enum Message {
@@ -95,15 +95,15 @@ enum Message {
 /// A tick that is being written down.
 pub(crate) struct Beginning {
     heard: oneshot::Receiver<Begin>,
-    /// Where to help with that.
-    desk: Option<Desk>,
+    /// Whom to help with that.
+    here: Option<WriterHandle>,
 }
 
 impl Beginning {
     /// Waits until it is.
     pub(crate) async fn written(self) -> Begin {
-        if let Some(desk) = self.desk {
-            desk.help();
+        if let Some(writer) = self.here {
+            writer.help();
         }
         // Without a writer nobody says anything.
         self.heard.await.unwrap_or(Begin::Go)
@@ -176,13 +176,13 @@ impl Journal {
     /// whoever waits for it if `here`, so that a disk that hangs holds that one up; but only one at a time.
     pub(crate) fn begin(&self, begun: Begun, here: bool) -> Beginning {
         let (said, heard) = oneshot::channel();
-        let mut desk = self.0.clone();
-        if let Some(desk) = &desk {
-            let message = Message::Begin(begun, said);
-            let _ = if here { desk.put(message) } else { desk.tell(message) };
+        let here = self.0.clone().filter(|writer| here && writer.is_open());
+        let message = Message::Begin(begun, said);
+        match &here {
+            Some(writer) => drop(writer.put(message)),
+            None => self.tell(message),
         }
-        let desk = desk.take_if(|_| here);
-        Beginning { heard, desk }
+        Beginning { heard, here }
     }
 
     /// A tick has ended, or was not begun.
@@ -197,14 +197,14 @@ impl Journal {
 
     fn tell(&self, message: Message) {
         // Its thread ends only when it is told to.
-        let _ = self.0.as_ref().map(|desk| desk.tell(message));
+        let _ = self.0.as_ref().map(|writer| writer.tell(message));
     }
 
     /// Writes what is left, within this time; whether it has.
     pub(crate) fn close(&self, within: Duration) -> bool {
         let (done, closed) = mpsc::channel();
-        let Some(desk) = &self.0 else { return true };
-        !desk.tell(Message::Close(done)) || closed.recv_timeout(within).unwrap_or(false)
+        let Some(writer) = &self.0 else { return true };
+        !writer.tell(Message::Close(done)) || closed.recv_timeout(within).unwrap_or(false)
     }
 }
 

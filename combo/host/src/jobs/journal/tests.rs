@@ -442,3 +442,37 @@ proptest! {
         kill(third);
     }
 }
+
+#[test]
+fn a_writer_that_hangs_holds_up_nobody_who_would_help() {
+    let folder = folder();
+    let opened = open(folder.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let writer = opened.journal.0.as_ref().expect("there is a folder");
+    let hangs = writer.hang();
+    // As the next to begin does; it waits, but not its thread.
+    let mut written = Box::pin(opened.journal.begin(begun(1, "a", 4), true).written());
+    let pending = runtime.block_on(async {
+        std::future::poll_fn(|cx| std::task::Poll::Ready(written.as_mut().poll(cx).is_pending())).await
+    });
+    assert!(pending);
+    drop(hangs);
+    assert_eq!(runtime.block_on(written), Begin::Go);
+    assert_eq!(read(folder.path()).expect("a ledger").open.len(), 1);
+    kill(opened);
+}
+
+#[test]
+fn who_helps_may_be_the_one_who_closes() {
+    let folder = folder();
+    let opened = open(folder.path());
+    let writer = opened.journal.0.as_ref().expect("there is a folder");
+    let (done, closed) = mpsc::channel();
+    assert!(writer.put(Message::Close(done)));
+    writer.help();
+    assert_eq!(closed.recv_timeout(Duration::from_secs(60)), Ok(true));
+    // What comes too late is not waited for.
+    assert_eq!(begin(&opened.journal, begun(1, "a", 4)), Begin::Go);
+    assert_eq!(begin(&opened.journal, begun(2, "a", 8)), Begin::Go);
+    kill(open(folder.path()));
+}

@@ -38,27 +38,27 @@ const WORD: Duration = Duration::from_secs(60);
 /// How long after a failure the disk is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// A writer, and what it is told.
+/// A writer, and what it was told and has not written yet.
 #[derive(Debug)]
-struct Office {
+struct Queued {
     writer: Writer,
     messages: mpsc::Receiver<Message>,
 }
 
 /// None any more when it has been closed.
-type Shared = Arc<Mutex<Option<Office>>>;
+type Shared = Mutex<Option<Queued>>;
 
 /// How a journal reaches its writer.
 #[derive(Clone, Debug)]
-pub(super) struct Desk {
+pub(super) struct WriterHandle {
     messages: mpsc::Sender<Message>,
     wake: mpsc::SyncSender<()>,
-    office: Shared,
+    shared: Arc<Shared>,
     /// Whether others may write in the stead of its thread.
     open: bool,
 }
 
-impl Desk {
+impl WriterHandle {
     /// Tells it something, and wakes its thread. Whether anybody hears it.
     pub(super) fn tell(&self, message: Message) -> bool {
         let told = self.put(message);
@@ -71,18 +71,25 @@ impl Desk {
         self.messages.send(message).is_ok()
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
     /// Writes what waits if that can be done at once; otherwise the thread does.
     pub(super) fn help(&self) {
-        let turn = match self.office.try_lock() {
-            Ok(mut office) if self.open => match &mut *office {
-                Some(office) if !office.writer.is_due() => office.turn(false),
-                _ => Turn::More,
-            },
-            _ => Turn::More,
-        };
-        if !matches!(turn, Turn::Done) {
+        let done = self.shared.try_lock().is_ok_and(|mut shared| {
+            let idle = |queued: &mut Queued| !queued.writer.is_due();
+            shared.as_mut().is_some_and(idle) && !turn(&mut shared, false)
+        });
+        if !done {
             self.wake();
         }
+    }
+
+    /// As if the disk did not answer.
+    #[cfg(test)]
+    pub(super) fn hang(&self) -> impl Drop + '_ {
+        self.shared.lock().expect("nobody panicked")
     }
 
     fn wake(&self) {
@@ -94,82 +101,61 @@ impl Desk {
 /// Who waits until a tick has been written down, with the job if nobody else may run it.
 type Waiting = (Option<Arc<str>>, oneshot::Sender<Begin>);
 
-/// What is left to do.
-enum Turn {
-    Done,
-    /// For the thread.
-    More,
-    /// It is to end, and tell so.
-    Close(mpsc::Sender<bool>),
-}
-
 /// The thread: writes whenever it is woken, and tries again when the disk has failed.
-fn attend(office: &Shared, wakes: &mpsc::Receiver<()>) {
-    let mut due = false;
+fn attend(shared: &Shared, wakes: &mpsc::Receiver<()>) {
+    let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut failed = false;
     loop {
-        let woken = match due {
+        let woken = match failed {
             false => wakes.recv().map_err(Into::into),
             true => wakes.recv_timeout(AGAIN),
         };
         if woken == Err(mpsc::RecvTimeoutError::Disconnected) {
             return;
         }
-        loop {
-            let mut locked = office.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(office) = &mut *locked else { return };
-            match office.turn(true) {
-                Turn::More => {}
-                Turn::Done => {
-                    due = office.writer.failed.is_some();
-                    break;
-                }
-                Turn::Close(done) => {
-                    // Whoever waits for this may open it next.
-                    let written = office.writer.lines.is_empty();
-                    *locked = None;
-                    let _ = done.send(written);
-                    return;
-                }
-            }
-        }
+        while turn(&mut lock(), true) {}
+        let Some(has_failed) = lock().as_ref().map(|queued| queued.writer.failed.is_some()) else { return };
+        failed = has_failed;
     }
 }
 
-impl Office {
-    /// Writes what waits, but not all of it if that is very much; and keeps house if that is due.
-    fn turn(&mut self, house: bool) -> Turn {
-        let (writer, mut waiting, mut taken, mut closing) = (&mut self.writer, Vec::new(), 0, None);
-        for message in self.messages.try_iter().take(TOGETHER) {
-            taken += 1;
-            match message {
-                Message::Begin(begun, said) => {
-                    let job = begun.exclusive.then(|| begun.job.clone());
-                    if writer.begin(begun) {
-                        waiting.push((job, said));
-                    } else {
-                        // Who does not wait any more does not want to know.
-                        let _ = said.send(Begin::Held);
-                    }
-                }
-                Message::End(run, entry) => writer.end(run, &entry),
-                Message::Known { job, trigger, now } => writer.known(&job, trigger, now),
-                Message::Close(done) => {
-                    closing = Some(done);
-                    break;
+/// Writes what waits, but not all of it if that is very much; and keeps `house` if that is due. Closes it when that
+/// is asked for. Says whether there is more to do, for the thread.
+fn turn(shared: &mut Option<Queued>, house: bool) -> bool {
+    let Some(Queued { writer, messages }) = shared else { return false };
+    let (mut waiting, mut taken, mut closing) = (Vec::new(), 0, None);
+    for message in messages.try_iter().take(TOGETHER) {
+        taken += 1;
+        match message {
+            Message::Begin(begun, said) => {
+                let job = begun.exclusive.then(|| begun.job.clone());
+                if writer.begin(begun) {
+                    waiting.push((job, said));
+                } else {
+                    // Who does not wait any more does not want to know.
+                    let _ = said.send(Begin::Held);
                 }
             }
-        }
-        let now = Timestamp::now();
-        if taken > 0 || house && writer.is_due() {
-            writer.write_or_say(now, house, closing.is_some());
-            writer.answer(waiting);
-        }
-        match closing {
-            Some(done) => Turn::Close(done),
-            None if taken == TOGETHER || !house && writer.is_due() => Turn::More,
-            None => Turn::Done,
+            Message::End(run, entry) => writer.end(run, &entry),
+            Message::Known { job, trigger, now } => writer.known(&job, trigger, now),
+            Message::Close(done) => {
+                closing = Some(done);
+                break;
+            }
         }
     }
+    if taken > 0 || house && writer.is_due() {
+        writer.write_or_say(Timestamp::now(), house, closing.is_some());
+        writer.answer(waiting);
+    }
+    if let Some(done) = closing {
+        // Whoever waits for this may open it next.
+        let written = writer.lines.is_empty();
+        *shared = None;
+        let _ = done.send(written);
+        return false;
+    }
+    taken == TOGETHER || !house && writer.is_due()
 }
 
 /// What is written, and where.
@@ -230,9 +216,8 @@ impl Writer {
         if known.accounted.is_some() && &*known.trigger == trigger {
             return known.clone();
         }
-        (known.trigger, known.accounted) = (trigger.into(), Some(now));
-        write(&Record::Known(known.known(job)), &mut self.lines);
-        Remembered { accounted: None, ..known.clone() }
+        self.known(job, trigger.into(), now);
+        Remembered { accounted: None, ..self.book.jobs.get(job).cloned().unwrap_or_default() }
     }
 
     /// Takes over what guests have written that have gone since.
@@ -269,6 +254,7 @@ impl Writer {
         }
     }
 
+    /// From now on a job is due at these times.
     fn known(&mut self, job: &Arc<str>, trigger: Arc<str>, now: Timestamp) {
         let known = self.book.jobs.entry(job.clone()).or_default();
         (known.trigger, known.accounted) = (trigger, Some(now));
@@ -281,16 +267,15 @@ impl Writer {
     }
 
     /// Begins to wait for what it is told.
-    pub(super) fn start(self) -> io::Result<Desk> {
+    pub(super) fn start(self) -> io::Result<WriterHandle> {
         // Waiting for the disk each time, or reading what others have written, is for the thread.
         let open = matches!(&self.place, Place::Kept(_, keep) if !keep.sync);
         let ((sender, messages), (wake, wakes)) = (mpsc::channel(), mpsc::sync_channel(1));
-        let office = Arc::new(Mutex::new(Some(Office { writer: self, messages })));
-        let desk = Desk { messages: sender, wake, office: office.clone(), open };
-        let thread =
-            thread::Builder::new().name("combo-ledger".into()).spawn(move || attend(&office, &wakes))?;
-        drop(thread);
-        Ok(desk)
+        let shared = Arc::new(Mutex::new(Some(Queued { writer: self, messages })));
+        let handle = WriterHandle { messages: sender, wake, shared: shared.clone(), open };
+        let thread = thread::Builder::new().name("combo-ledger".into());
+        drop(thread.spawn(move || attend(&shared, &wakes))?);
+        Ok(handle)
     }
 
     /// Whether it may, as far as guests know of one another.
