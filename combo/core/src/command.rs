@@ -108,10 +108,30 @@ pub struct Status {
     pub connections: usize,
     /// Requests in flight.
     pub requests: usize,
+    /// How many connections were not let in or were ended, a line for each reason there is.
+    pub evicted: Vec<Evicted>,
     /// A line per mount, in the order they were said.
     pub mounts: Vec<MountStatus>,
     /// A line per job, in the order they were said.
     pub jobs: Vec<JobStatus>,
+}
+
+/// How many connections were not let in or were ended because of their peers; over HTTP/2, requests of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Evicted {
+    /// What the peer did: `the peer sent nothing`.
+    pub why: String,
+    /// Since the process was started.
+    pub connections: u64,
+}
+
+impl Evicted {
+    /// So many.
+    #[must_use]
+    pub fn new(why: impl Into<String>, connections: u64) -> Self {
+        Self { why: why.into(), connections }
+    }
 }
 
 /// How one mount stands.

@@ -31,7 +31,7 @@ pub mod task;
 pub mod trigger;
 
 pub use change::Change;
-pub use command::{Command, JobStatus, MountState, MountStatus, Reply, Status};
+pub use command::{Command, Evicted, JobStatus, MountState, MountStatus, Reply, Status};
 pub use context::{Connection, Context, Peer, Site};
 pub use draining::Draining;
 pub use endpoint::Endpoint;

@@ -36,8 +36,9 @@ use crate::{
     mount::{Recipe, Target, layer::Wrap},
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
-        limits::Limits,
+        gate::Gate,
         listen::{self, Address, Listener},
+        memory,
         mounted::{Tally, Telling, Told, Turn},
         proxies::Proxies,
         route::Routes,
@@ -183,7 +184,6 @@ pub(crate) async fn start_with(plan: Plan, started_as: As) -> Result<Handle, Err
             .with_mounts(opened.mounts),
         deeds,
         listeners: opened.listeners,
-        connections: opened.connections,
         inbox,
         signals,
         ready,
@@ -231,7 +231,6 @@ pub(crate) struct Opened {
     /// Their patterns and what is behind them.
     pub(crate) mounts: Vec<(String, String)>,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) connections: usize,
     pub(crate) drain: Duration,
     /// Who is told of the drain.
     pub(crate) told: Vec<Draining>,
@@ -256,7 +255,7 @@ pub(crate) struct House {
     tellings: Vec<Telling>,
     tallies: Vec<Tally>,
     routes: Arc<Routes>,
-    limits: Arc<Limits>,
+    gate: Arc<Gate>,
     access_log: bool,
     workers: usize,
 }
@@ -280,7 +279,7 @@ impl House {
             tellings: self.tellings.clone(),
             tallies: self.tallies.clone(),
             routes: self.routes.clone(),
-            limits: self.limits.clone(),
+            gate: self.gate.clone(),
             access_log: self.access_log,
         }
     }
@@ -346,7 +345,7 @@ impl Opened {
         let mut listeners = Vec::new();
         if layer.is_none() {
             for endpoint in &plan.endpoints {
-                match Listener::open(endpoint, &root) {
+                match Listener::open(endpoint, &root, &plan.limits) {
                     Ok(listener) => listeners.push(listener),
                     Err(error) => errors.push(error),
                 }
@@ -370,9 +369,8 @@ impl Opened {
             tracing::error!("{sentence}");
         }
         let workers = plan.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
-        let connections = plan.limits.connections;
-        let limits = Arc::new(plan.limits);
         let (layers, proxies) = (plan.layers, Arc::new(plan.proxies));
+        let gate = Arc::new(Gate::new(Arc::new(plan.limits), proxies.clone()));
         let house = House {
             layers,
             proxies,
@@ -380,28 +378,16 @@ impl Opened {
             tellings,
             tallies: tallies.clone(),
             routes,
-            limits,
+            gate: gate.clone(),
             access_log: plan.access_log,
             workers,
         };
         let (drain, mut told) = (plan.drain, plan.told);
         told.push(draining.clone());
-        let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, tallies, draining };
+        let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, tallies, draining, gate };
         let tasks = Tasks { jobs, journal, on_alert: plan.on_alert, heard: None, _watching: watching };
         let running_jobs = plan.running_jobs;
-        Ok(Self {
-            house,
-            tasks,
-            standing,
-            running_jobs,
-            names,
-            ground,
-            mounts,
-            listeners,
-            connections,
-            drain,
-            told,
-        })
+        Ok(Self { house, tasks, standing, running_jobs, names, ground, mounts, listeners, drain, told })
     }
 }
 
@@ -740,11 +726,12 @@ impl Deeds {
     }
 
     /// Begins to accept, on the runtime that this is called on.
-    pub(crate) fn accept(&mut self, listeners: Vec<Listener>, most: usize) {
+    pub(crate) fn accept(&mut self, listeners: Vec<Listener>) {
         let (stop, stopping) = channel::channel(false);
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            let accepted = listen::accept(listener, self.desks.clone(), most, stopping.clone());
+            let accepted =
+                listen::accept(listener, self.desks.clone(), self.ground.gate.clone(), stopping.clone());
             drop(accepting.spawn(accepted));
         }
         self.accepting = Some((stop, accepting));
@@ -859,9 +846,22 @@ impl Deeds {
         }
     }
 
+    /// Looks how much memory there is.
+    pub(crate) fn weigh(&self, most: u64) {
+        if let Some(used) = memory::used() {
+            self.ground.gate.uses(used, most);
+        }
+    }
+
+    /// How much there may be.
+    pub(crate) fn most_memory(&self) -> u64 {
+        self.ground.gate.limits.memory.unwrap_or_else(memory::most)
+    }
+
     /// What only the workers know.
     fn count(&self, status: &mut Status) {
         status.connections = self.desks.iter().map(Desk::open).sum();
+        status.evicted = self.ground.gate.evictions.counts();
         for desk in &self.desks {
             let requests = desk.shared().requests();
             status.requests += requests.len();

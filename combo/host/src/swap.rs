@@ -1,7 +1,7 @@
 //! A target -> an instance of it at a mount on every worker, or on none. The watch never gets here: this
 //! runs what apps are built with, on the host runtime.
 
-use std::{panic::AssertUnwindSafe, path::PathBuf};
+use std::{panic::AssertUnwindSafe, path::PathBuf, sync::Arc};
 
 use combo_core::{Draining, Pattern};
 use futures_util::FutureExt;
@@ -13,6 +13,7 @@ use crate::{
     plan::PlannedMount,
     run::recipe,
     serve::{
+        gate::Gate,
         mounted::{Replacement, Tally, Telling},
         worker::{Desk, Message, said},
     },
@@ -28,6 +29,8 @@ pub(crate) struct Ground {
     pub(crate) tallies: Vec<Tally>,
     /// Fires when the drain begins.
     pub(crate) draining: Draining,
+    /// Who comes in, and for whom no place was.
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// Puts a target behind a mount, unless it cannot be built or its caller goes away before it is.

@@ -57,7 +57,10 @@ use crate::{
     mount::Target,
     plan::Plan,
     run::{Deeds, Flow, Ledgers, Opened},
-    serve::worker::{self, Accepted, Desk, Raw},
+    serve::{
+        gate::Pass,
+        worker::{self, Accepted, Desk, Raw},
+    },
     step::{Caller, Event, Now, State, step},
 };
 
@@ -530,9 +533,15 @@ impl Bench {
         }
         let (client, server) = tokio::io::duplex(PIPE);
         let peer = Peer::Inet(SocketAddr::from(CLIENT));
-        let accepted =
-            Accepted { socket: Raw::Memory(server), peer, scheme: Scheme::HTTP, tls: None, proxied: false };
-        self.desk.take(accepted).map_err(|_| "the deployment has stopped".to_owned())?;
+        let accepted = Accepted {
+            socket: Raw::Memory(server),
+            peer,
+            scheme: Scheme::HTTP,
+            tls: None,
+            proxied: false,
+            shaking: None,
+        };
+        self.desk.take(accepted, Pass::default()).map_err(|_| "the deployment has stopped".to_owned())?;
         let failed = |error: hyper::Error| crate::error::chain(&error);
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(client)).await.map_err(failed)?;

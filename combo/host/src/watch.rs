@@ -37,7 +37,6 @@ pub(crate) struct Watch {
     pub(crate) state: State,
     pub(crate) deeds: Deeds,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) connections: usize,
     pub(crate) inbox: mpsc::UnboundedReceiver<Event>,
     pub(crate) signals: bool,
     /// Told when signals are heard and connections accepted, or why not.
@@ -75,7 +74,7 @@ impl Ears {
 }
 
 async fn attend(watch: Watch) -> io::Result<()> {
-    let Watch { mut state, mut deeds, listeners, connections, mut inbox, signals, ready } = watch;
+    let Watch { mut state, mut deeds, listeners, mut inbox, signals, ready } = watch;
     let Ears { mut wall, mut mono, mut signals } = match Ears::open(signals) {
         Ok(ears) => ears,
         Err(error) => {
@@ -89,7 +88,8 @@ async fn attend(watch: Watch) -> io::Result<()> {
     let mut clocks = Clocks(now());
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    deeds.accept(listeners, connections);
+    deeds.accept(listeners);
+    let most_memory = deeds.most_memory();
     // Whoever started this and is gone has dropped the handle, which says to stop.
     drop(ready.send(Ok(())));
     let (Flow::On | Flow::Over) = deeds.perform(step(Event::Started, &mut state, now()));
@@ -108,6 +108,7 @@ async fn attend(watch: Watch) -> io::Result<()> {
             command = Signals::next(&mut signals) => Event::Asked { command, caller: Caller::default() },
             _ = look.tick() => {
                 stalls.look(&deeds, Instant::now());
+                deeds.weigh(most_memory);
                 // Not every kernel tells of a clock that was set, and none of a clock that is only pretended.
                 if clocks.went_apart(now()) || due.wall.is_some_and(|due| due + LOOK <= now().wall) {
                     Event::Woke

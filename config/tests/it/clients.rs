@@ -103,7 +103,7 @@ fn who_keeps_us_waiting_is_let_go() {
     }
 }
 
-/// The deadline of a head is for all of it, however busy its sender looks.
+/// What comes too slowly is as if nothing came, however busy its sender looks.
 #[test]
 fn a_head_that_drips_is_let_go() {
     let site = Site::start(three().limits(impatient()));
@@ -138,7 +138,7 @@ fn an_idle_connection_is_closed_politely() {
     }
 }
 
-/// Gaps are shorter than the deadline, the whole takes longer.
+/// As a phone on a bad line: a kilobyte a second. Gaps are shorter than the deadline, the whole takes longer.
 #[test]
 fn a_slow_but_steady_client_is_served() {
     let limits = limits(|limits| (limits.body, limits.write, limits.head) = (secs(4), secs(4), secs(20)));
@@ -151,19 +151,19 @@ fn a_slow_but_steady_client_is_served() {
                 for piece in [
                     &format!("POST /{framework}/echo HTT"),
                     "P/1.1\r\nHost: t",
-                    "est\r\nContent-Length: 30\r\n\r\n",
+                    "est\r\nContent-Length: 7680\r\n\r\n",
                 ] {
                     wire.send(piece);
                     thread::sleep(pause);
                 }
                 for _ in 0..30 {
-                    wire.send("x");
+                    wire.send("x".repeat(256));
                     thread::sleep(pause);
                 }
                 let answer = wire.answer();
                 assert_eq!(
                     (answer.status, answer.text(), answer.whole),
-                    (200, &*"x".repeat(30), true),
+                    (200, &*"x".repeat(7_680), true),
                     "{framework}"
                 );
             });
@@ -526,12 +526,11 @@ fn who_does_not_read_costs_no_memory() {
     drop(wires.pop().unwrap().take(10 << 20));
 }
 
-/// Over HTTP/2 a stream whose client opens no window for the answer, or stops in the middle of a body,
-/// has no deadline: that is known. It costs little, and it holds up nobody.
+/// Over HTTP/2 it is the request that ends, of one whose client opens no window for the answer, and of one that
+/// stops in the middle of its body; the connection and what else is on it go on.
 #[test]
-fn an_http2_stream_that_stops_is_held_and_holds_up_nobody() {
-    let site = Site::start(three().limits(impatient()));
-    let mut held = Vec::new();
+fn an_http2_stream_that_stops_is_reset_and_the_others_go_on() {
+    let site = Site::start(three().limits(Limits { idle: secs(60), ..impatient() }));
     for framework in FRAMEWORKS {
         let path = format!("/{framework}/fill?bytes=1000000");
         let mut wire = site.wire();
@@ -542,26 +541,27 @@ fn an_http2_stream_that_stops_is_held_and_holds_up_nobody() {
         let block = [&[0x82, 0x86, 0x04, length], path.as_bytes(), &[0x01, 4], b"test"].concat();
         wire.send([&[0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1], &*block].concat());
         let http2 = site.http2();
+        // Quiet by nature.
+        let events = http2.begin(http2.request(Method::GET, &format!("/{framework}/slow?ms=6000"), &[], ""));
+        let events = site.runtime().spawn(events);
         let (pieces, body) = mpsc::channel(1);
         let target = format!("/{framework}/sink");
         let request = http2.request(Method::POST, &target, &[], "").map(|_| Piped(body).boxed());
         let answering = site.runtime().spawn(http2.begin(request));
         http2.wait(pieces.send("hello".into())).unwrap();
-        held.push((wire, http2, pieces, answering));
+        site.requests(3);
+        // `RST_STREAM` of stream 1: `CANCEL`.
+        wire.until("\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08");
+        let reset = http2.wait(answering).unwrap().expect_err("a reset");
+        assert!(format!("{reset:?}").contains("CANCEL"), "{framework}: {reset:?}");
+        assert_eq!(http2.get(&format!("/{framework}/hello/x")).text(), "Hello, x!\n");
+        let answer = http2.wait(async { read(events.await.unwrap().unwrap()).await });
+        assert_eq!(answer.text(), "waited 6000 ms\n");
+        site.requests(0);
     }
-    site.requests(6);
-    // As long as it takes for another to be let go, twice.
-    for _ in 0..2 {
-        assert_eq!(site.wire().rest(), (Vec::new(), End::Closed));
-    }
-    assert_eq!(site.status().requests, 6);
-    for (framework, (wire, http2, pieces, answering)) in FRAMEWORKS.iter().zip(held) {
-        assert_eq!(site.wire().ask(get(&format!("/{framework}/hello/x"))).status, 200);
-        drop((wire, pieces));
-        let answer = http2.wait(async { read(answering.await.unwrap().unwrap()).await });
-        assert_eq!((answer.status, answer.text()), (200, "5"), "{framework}");
-    }
-    site.requests(0);
+    let evicted =
+        |why: &str| site.status().evicted.into_iter().find(|row| row.why.contains(why)).unwrap().connections;
+    assert_eq!((evicted("body too slowly"), evicted("answer too slowly")), (3, 3));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{
 use combo_core::{Connection, Peer};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONTENT_LENGTH, HOST, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, UPGRADE},
     uri::Authority,
 };
 use http_body::Body;
@@ -22,6 +22,7 @@ use hyper::{body::Incoming, ext::Protocol, service::Service};
 
 use super::{
     body::ResponseBody,
+    exchange::Exchange,
     grpc::Call,
     guard::{LastHead, Lengths, guard, valid_host},
     http::{Bulk, Tunnel},
@@ -49,6 +50,8 @@ pub(super) struct Line {
     pub(super) certificate: Option<Certificate>,
     /// The HTTP library begins it as soon as it has the head of its answer.
     pub(super) opening: Cell<Option<Tunnel>>,
+    /// Over HTTP/2, the request that it begins now.
+    pub(super) began: Cell<Option<Arc<Exchange>>>,
 }
 
 #[cfg(feature = "tls")]
@@ -90,6 +93,9 @@ impl Line {
         &self,
         request: &mut Request<Incoming>,
     ) -> Result<(Option<Way>, Option<Box<Believed>>), Refusal> {
+        if self.worker.gate.is_full() {
+            return Err(Refusal::Full);
+        }
         let believed = self.trusted.then(|| Box::new(self.believe(request)));
         let scheme =
             believed.as_ref().map_or(&self.connection.scheme, |believed| &believed.connection.scheme);
@@ -246,6 +252,7 @@ impl Future for Answer {
                     Ok(response)
                 }));
                 ticket.stay();
+                ticket.app_waits();
                 this.ticket = Some(ticket);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -275,6 +282,7 @@ impl Future for Answer {
                 }
                 if !this.call.as_mut().is_some_and(|call| call.is_over(cx)) {
                     ticket.stay();
+                    ticket.app_waits();
                     this.ticket = Some(ticket);
                     return Poll::Pending;
                 }
@@ -289,6 +297,9 @@ impl Future for Answer {
                 let _ = response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
             }
             *response.body_mut() = ResponseBody::empty();
+        }
+        if ticket.last && ticket.exchange.is_none() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let _ = response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         ticket.whole |= response.body().is_end_stream();
         Poll::Ready(Ok(response.map(|body| Outgoing { body, ticket })))

@@ -16,12 +16,13 @@ use hyper::body::Incoming;
 use send_wrapper::SendWrapper;
 use sync_wrapper::SyncWrapper;
 
-use super::sweep::Progress;
+use super::{exchange::Exchange, sweep::Progress};
 
 /// The body of a request: as it comes from the client, or what a layer made of it.
 pub struct RequestBody {
     source: Source,
     progress: Option<Arc<Progress>>,
+    exchange: Option<Arc<Exchange>>,
 }
 
 enum Source {
@@ -41,15 +42,20 @@ impl RequestBody {
             return same.take().expect("it was put there a line ago");
         }
         let body = Alone::new(body.expect("it was not taken"));
-        Self { source: Source::Other(Box::pin(body)), progress: None }
+        Self { source: Source::Other(Box::pin(body)), progress: None, exchange: None }
     }
 
-    pub(crate) fn of_client(incoming: Incoming, progress: &Arc<Progress>) -> Self {
-        let progress = (!incoming.is_end_stream()).then(|| {
+    pub(crate) fn of_client(
+        incoming: Incoming,
+        progress: &Arc<Progress>,
+        exchange: Option<&Arc<Exchange>>,
+    ) -> Self {
+        let comes = !incoming.is_end_stream();
+        let progress = comes.then(|| {
             progress.body_began();
             progress.clone()
         });
-        Self { source: Source::Client(incoming), progress }
+        Self { source: Source::Client(incoming), progress, exchange: exchange.filter(|_| comes).cloned() }
     }
 }
 
@@ -64,7 +70,9 @@ impl Body for RequestBody {
         match &mut self.source {
             Source::Client(incoming) => {
                 let polled = Pin::new(incoming).poll_frame(cx);
-                if let Some(progress) = &self.progress {
+                if let Some(exchange) = &self.exchange {
+                    exchange.body(polled.is_pending());
+                } else if let Some(progress) = &self.progress {
                     progress.body(polled.is_pending());
                 }
                 Poll::Ready(ready!(polled).map(|frame| frame.map_err(Into::into)))
@@ -90,6 +98,9 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.body(false);
+        }
         if let Some(progress) = &self.progress {
             progress.body_ended();
         }

@@ -77,7 +77,7 @@ fn status(refusal: Refusal) -> u16 {
         Refusal::TooLarge => 8,
         Refusal::NoMount | Refusal::Misdirected => 12,
         Refusal::Malformed(_) => 13,
-        Refusal::Busy | Refusal::TooMany(_) | Refusal::Maintained | Refusal::Stopping => 14,
+        Refusal::Busy | Refusal::Full | Refusal::TooMany(_) | Refusal::Maintained | Refusal::Stopping => 14,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A request -> a request that every app may trust, whatever its framework would have let through.
 //!
 //! Pure. Exactly one valid host, which agrees with the target; one kind of length; no `..` in the
-//! path as it was sent; the scheme of the socket; nothing that only a proxy may say.
+//! path as it was sent, and no byte that is not ASCII; the scheme of the socket; nothing that only a proxy may say.
 
 use std::cell::RefCell;
 
@@ -31,6 +31,10 @@ pub(crate) fn guard<B>(
     known: &mut Option<HeaderValue>,
     lengths: impl FnOnce() -> Lengths,
 ) -> Result<(), Malformed> {
+    // What else must not be there, the HTTP library refuses.
+    if !request.uri().path_and_query().is_none_or(|target| target.as_str().is_ascii()) {
+        return Err(Malformed::Target);
+    }
     if has_dot_dot(request.uri().path()) {
         return Err(Malformed::DotDot);
     }
@@ -375,6 +379,14 @@ mod tests {
         for good in ["/a..b", "/...", "/.", "/%2e", "/..%2fa", "/%252e%252e"] {
             check(good, &[("host", "a")], Ok(&format!("{good} host=a")));
         }
+    }
+
+    #[test]
+    fn a_target_is_ascii() {
+        for bad in ["/é", "/a/ü/b?c", "/?é", "/\u{80}"] {
+            check(bad, &[("host", "a")], Err(Malformed::Target));
+        }
+        check("/%C3%A9?%ff", &[("host", "a")], Ok("/%C3%A9?%ff host=a"));
     }
 
     #[test]

@@ -10,11 +10,12 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use combo_core::{BoxError, Connection, Peer, context::Credentials};
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::AsyncRead,
     net::{TcpStream, UnixStream},
@@ -22,12 +23,17 @@ use tokio::{
 
 use super::{
     answer::{Door, Line},
+    evictions::Eviction,
+    exchange::Watched,
     haproxy,
     limits::Limits,
     stream::{Socket, Stream},
     sweep::{Keeps, Phase, Progress, Verdict},
     worker::{Accepted, Counted, Raw, Shared, Tls, Worker},
 };
+
+/// After how long without a frame an HTTP/2 client is pinged, and how long that may be unanswered.
+const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 /// Serves one connection until it ends or is cut.
 pub(crate) async fn connection(worker: Rc<Worker>, accepted: Accepted, counted: Counted) {
@@ -37,7 +43,7 @@ pub(crate) async fn connection(worker: Rc<Worker>, accepted: Accepted, counted: 
     if worker.draining.get().is_some() {
         progress.judge(Verdict::Finish);
     }
-    let shared = worker.shared.clone();
+    let (shared, gate, peer) = (worker.shared.clone(), worker.gate.clone(), accepted.peer);
     let mut served = pin!(serve(worker, accepted, counted, progress.clone()));
     let mut known = None;
     poll_fn(|cx| {
@@ -52,6 +58,9 @@ pub(crate) async fn connection(worker: Rc<Worker>, accepted: Accepted, counted: 
         }
         served.as_mut().poll(cx).map(|served| {
             if let Err(error) = served {
+                if is_flood(&*error) {
+                    gate.evictions.count(Eviction::Flood, &peer);
+                }
                 tracing::debug!(error = crate::error::chain(&*error), "a connection ended early");
             }
         })
@@ -65,8 +74,8 @@ async fn serve(
     counted: Counted,
     progress: Arc<Progress>,
 ) -> Result<(), BoxError> {
-    let registered = worker.shared.register(progress.clone(), counted);
-    let Accepted { socket, peer, scheme, tls, proxied } = accepted;
+    let Accepted { socket, peer, scheme, tls, proxied, shaking } = accepted;
+    let registered = worker.shared.register(progress.clone(), peer, counted);
     let mut connection = Connection::new(peer, scheme);
     #[cfg(feature = "tls")]
     let certificate = tls.as_ref().map(|tls| tls.certificate.clone());
@@ -76,6 +85,7 @@ async fn serve(
         return Err(format!("{peer} is no trusted proxy").into());
     }
     let (socket, by_alpn) = open(socket, tls, proxied, &mut connection).await?;
+    drop(shaking);
     if progress.phase() == Phase::Handshake {
         progress.enter(Phase::First);
     }
@@ -84,17 +94,18 @@ async fn serve(
         Some(http2) => http2,
         None => stream.is_http2().await?,
     };
-    let limits = worker.limits.clone();
+    let limits = worker.gate.limits.clone();
     // Of a connection that a proxy does not say the client of, that one has written the headers.
     let trusted = worker.proxies.trusts(&connection.peer) && !(proxied && connection.peer == peer);
     let connection = Arc::new(connection);
-    let (progress, host, opening) = (progress.clone(), RefCell::default(), Cell::new(None));
-    let (bulk, authority) = (Cell::default(), RefCell::default());
+    let (host, authority, bulk) = (RefCell::default(), RefCell::default(), Cell::default());
+    let (opening, began, progress) = (Cell::default(), Cell::default(), progress.clone());
     let line =
-        Rc::new(Line { worker, connection, progress, host, authority, bulk, trusted, certificate, opening });
+        Line { worker, connection, progress, host, authority, bulk, trusted, certificate, opening, began };
+    let line = Rc::new(line);
     if http2 {
         let progress = line.progress.clone();
-        progress.multiplexes();
+        stream.multiplexes();
         let mut builder = http2::Builder::new(OnWorker(line.clone()));
         let _ = builder
             .max_concurrent_streams(limits.streams)
@@ -102,6 +113,9 @@ async fn serve(
             .max_pending_accept_reset_streams(limits.resets)
             .max_local_error_reset_streams(limits.own_resets)
             .max_send_buf_size(limits.send_buffer)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING.0)
+            .keep_alive_timeout(PING.1)
             .enable_connect_protocol();
         // Boxed, so that the many HTTP/1 connections do not carry its size.
         let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), Door(line)));
@@ -265,15 +279,30 @@ async fn hear_out(
 struct OnWorker(Rc<Line>);
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OnWorker {
+    /// What is begun right after a request came is about that request.
     fn execute(&self, future: F) {
-        match self.0.opening.take() {
-            None => drop(tokio::task::spawn_local(future)),
-            Some(tunnel) => drop(tokio::task::spawn_local(async move {
+        let Line { began, opening, progress, .. } = &*self.0;
+        if let Some(exchange) = began.take() {
+            let progress: Arc<Progress> = progress.clone();
+            drop(tokio::task::spawn_local(Watched::new(future, exchange, progress)));
+        } else if let Some(tunnel) = opening.take() {
+            drop(tokio::task::spawn_local(async move {
                 let _tunnel = tunnel;
                 future.await;
-            })),
+            }));
+        } else {
+            drop(tokio::task::spawn_local(future));
         }
     }
+}
+
+/// Whether the HTTP library has had too much of what costs and brings nothing (RFC 9113, section 10.5).
+fn is_flood(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| {
+        let cause = cause.downcast_ref::<h2::Error>();
+        cause.is_some_and(|cause| cause.is_library() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+    })
 }
 
 /// A tunnel in a stream of HTTP/2, named until it ends: until its app has said all.

@@ -2,29 +2,48 @@
 
 use std::time::Duration;
 
-/// Deadlines and caps, one field each. Deadlines are held by one sweep per worker and second, so a
-/// client may have up to two seconds more.
+/// Deadlines and caps, one field each:
+///
+/// ```
+/// # use combo::{Deployment, Limits, secs};
+/// let deployment = Deployment::new("example").limits(Limits { idle: secs(20), ..Limits::default() });
+/// ```
+///
+/// Deadlines are held by one sweep per worker and second, so a client may have up to two seconds more.
 ///
 /// | field | default | why |
 /// | --- | --- | --- |
 /// | `handshake` | 10 s | a TLS handshake is two round trips |
-/// | `head` | 10 s | from the first byte of a request to the end of its head; and from accepting to the first byte |
+/// | `head` | 10 s | from the first byte of a request to the end of its head, at less than `rate`; and from accepting to the first byte |
 /// | `idle` | 75 s | between requests, as nginx; not while a websocket or another tunnel is open |
-/// | `body` | 60 s | without a byte of a request body that the app waits for (HTTP/1) |
-/// | `write` | 60 s | without a byte of what we have to say taken; a single HTTP/2 stream may wait longer |
+/// | `body` | 60 s | that an app waits for a request body which comes at less than `rate` |
+/// | `write` | 60 s | that we wait for an answer to be taken, which is at less than `rate` |
+/// | `rate` | 240 B/s | less than any line that is in use, and more than dripping is worth; as Kestrel and http.sys |
 /// | `head_size` | 64 KiB | request line and headers (HTTP/1), header list (HTTP/2); a larger head is answered 431 |
 /// | `connections` | 16,384 | beyond, accepting waits until one closes |
+/// | `connections_per_peer` | 1,024 | of one IPv4 address or one /64 of IPv6, so that one cannot have them all; more are closed at once. Not of unix sockets and trusted proxies, which stand for many |
+/// | `handshakes` | 1,024 | TLS handshakes at once: what costs us most and a client least; more are closed at once |
+/// | `requests` | 10,000 | over one connection, so that what it holds is given back some day; then it is ended politely |
 /// | `streams` | 128 | concurrent per HTTP/2 connection |
 /// | `resets` | 20 | streams reset by the client before they were accepted, per HTTP/2 connection |
 /// | `own_resets` | 1,024 | streams that we had to reset, per HTTP/2 connection |
 /// | `send_buffer` | 256 KiB | unsent bytes kept per HTTP/2 stream |
+/// | `memory` | 90 % of what the process may have | above it nothing new is begun, because what would come next is the end of the process: 503, and nobody is let in |
+///
+/// How much of an answer a peer has taken is asked of the kernel, which holds some megabytes that it has not.
+/// Over HTTP/2 all that moves on a connection counts for each of its requests, and only the request that waits is
+/// ended. A peer that is not there any more, while nobody waits for anything, is found by TCP (keep-alive probes
+/// after a minute; what was sent and is not acknowledged, or not taken at all, for twice `write`) and by a ping
+/// of HTTP/2 after 30 s, which has 20 s to be answered.
+///
+/// A body may be as long as it likes: it is streamed, so it takes no memory here. An app that keeps bodies has
+/// [`Target::body_limit`](crate::mount::Target::body_limit).
 ///
 /// A client that has sent its request and closes its sending side waits for the answer and gets it, so
 /// over HTTP/1 an app is told that a client has gone only when it writes.
 ///
 /// At most 100 headers are accepted over HTTP/1; more are answered 431.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Limits {
     /// For a TLS handshake.
     pub handshake: Duration,
@@ -32,14 +51,22 @@ pub struct Limits {
     pub head: Duration,
     /// Between requests.
     pub idle: Duration,
-    /// Without a byte of a body that is waited for.
+    /// For a body that comes too slowly.
     pub body: Duration,
-    /// Without a byte of the answer taken.
+    /// For an answer that is taken too slowly.
     pub write: Duration,
+    /// Bytes a second that are not too slow.
+    pub rate: u32,
     /// Bytes of a request head.
     pub head_size: u32,
     /// Open connections, of all endpoints together.
     pub connections: usize,
+    /// Those of one peer.
+    pub connections_per_peer: usize,
+    /// TLS handshakes at once, of all endpoints together.
+    pub handshakes: usize,
+    /// Requests over one connection.
+    pub requests: u32,
     /// Concurrent streams of one HTTP/2 connection.
     pub streams: u32,
     /// Resets by the client that have not been accepted yet.
@@ -48,6 +75,9 @@ pub struct Limits {
     pub own_resets: usize,
     /// Bytes kept for one HTTP/2 stream whose client does not read.
     pub send_buffer: usize,
+    /// Bytes that the process may have resident, files that it maps not counted. `None` for 90 % of what the
+    /// machine has, or of what its control group may have if that is less.
+    pub memory: Option<u64>,
 }
 
 impl Default for Limits {
@@ -58,12 +88,17 @@ impl Default for Limits {
             idle: Duration::from_secs(75),
             body: Duration::from_secs(60),
             write: Duration::from_secs(60),
+            rate: 240,
             head_size: 64 << 10,
             connections: 16_384,
+            connections_per_peer: 1_024,
+            handshakes: 1_024,
+            requests: 10_000,
             streams: 128,
             resets: 20,
             own_resets: 1_024,
             send_buffer: 256 << 10,
+            memory: None,
         }
     }
 }
@@ -71,12 +106,19 @@ impl Default for Limits {
 impl Limits {
     /// What is out of its range: its name, as it was said, what it has to be.
     pub(crate) fn faults(&self) -> Vec<(&'static str, String, &'static str)> {
-        let Self { head_size, connections, streams, send_buffer, .. } = *self;
+        let Self { rate, head_size, connections, streams, send_buffer, .. } = *self;
+        let Self { connections_per_peer, handshakes, requests, memory, .. } = *self;
         let largest = u32::MAX as usize;
+        let one = |name, count: u64| (name, count, count > 0, "at least 1");
         let counts = [
+            ("limits.rate", rate.into(), rate > 0, "at least 1 byte a second"),
             ("limits.head_size", u64::from(head_size), u64::from(head_size) >= 512, "at least 512 bytes"),
-            ("limits.connections", connections as u64, connections > 0, "at least 1"),
-            ("limits.streams", u64::from(streams), streams > 0, "at least 1"),
+            one("limits.connections", connections as u64),
+            one("limits.connections_per_peer", connections_per_peer as u64),
+            one("limits.handshakes", handshakes as u64),
+            one("limits.requests", requests.into()),
+            one("limits.streams", streams.into()),
+            one("limits.memory", memory.unwrap_or(1)),
             (
                 "limits.send_buffer",
                 send_buffer as u64,

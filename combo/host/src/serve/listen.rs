@@ -9,15 +9,20 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use combo_core::{Endpoint, Peer, endpoint::Port};
 use http::uri::Scheme;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use tokio::{io::unix::AsyncFd, time::Instant};
 
-use super::worker::{Accepted, Desk, Raw, Tls};
+use super::{
+    gate::{Gate, Pass},
+    limits::Limits,
+    worker::{Accepted, Desk, Raw, Tls},
+};
 use crate::error::{Error, Kind};
 
 /// How many connections the kernel keeps for us until we accept them.
@@ -74,12 +79,12 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 impl Listener {
-    pub(crate) fn open(endpoint: &Endpoint, root: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(endpoint: &Endpoint, root: &Path, limits: &Limits) -> Result<Self, Error> {
         let refused = |cause| Kind::Listen { endpoint: endpoint.to_string(), cause };
         let mut tls = None;
         let proxied = matches!(endpoint, Endpoint::Haproxy(_));
         let socket = match endpoint.bare() {
-            Endpoint::Tcp(port) => Bound::Tcp(tcp(*port).map_err(refused)?),
+            Endpoint::Tcp(port) => Bound::Tcp(tcp(*port, limits).map_err(refused)?),
             Endpoint::Unix { path, mode } => unix(root.join(path), *mode).map_err(refused)?,
             #[cfg(feature = "tls")]
             Endpoint::Ssl { port, key, cert, clients } => {
@@ -89,7 +94,7 @@ impl Listener {
                 });
                 let (key, cert) = (root.join(key), root.join(cert));
                 tls = Some(super::tls::open(&endpoint.to_string(), &key, &cert, clients.as_ref())?);
-                Bound::Tcp(tcp(*port).map_err(refused)?)
+                Bound::Tcp(tcp(*port, limits).map_err(refused)?)
             }
             _ => {
                 return Err(
@@ -117,8 +122,6 @@ impl Listener {
             Bound::Tcp(listener) => {
                 let (socket, peer) = listener.accept()?;
                 socket.set_nonblocking(true)?;
-                // Who answers in pieces must not wait for acknowledgements. Fails on a dead peer only.
-                let _ = socket.set_nodelay(true);
                 (Raw::Tcp(socket), Peer::Inet(SocketAddr::new(peer.ip().to_canonical(), peer.port())))
             }
             Bound::Unix { listener, .. } => {
@@ -128,7 +131,8 @@ impl Listener {
             }
         };
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-        Ok(Accepted { socket, peer, scheme, tls: self.tls.clone(), proxied: self.proxied })
+        let (tls, proxied) = (self.tls.clone(), self.proxied);
+        Ok(Accepted { socket, peer, scheme, tls, proxied, shaking: None })
     }
 }
 
@@ -152,7 +156,11 @@ impl Drop for Bound {
     }
 }
 
-fn tcp(port: Port) -> io::Result<std::net::TcpListener> {
+/// When a peer that is quiet is asked whether it is there, how often again, and how often in all. Asked by the
+/// kernel: nobody waits for such a peer, so no sweep would find it.
+const ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+
+fn tcp(port: Port, limits: &Limits) -> io::Result<std::net::TcpListener> {
     let bind = |address: IpAddr| {
         let socket =
             Socket::new(Domain::for_address((address, 0).into()), Type::STREAM, Some(Protocol::TCP))?;
@@ -161,6 +169,12 @@ fn tcp(port: Port) -> io::Result<std::net::TcpListener> {
         }
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        // All that is accepted is born with these. Who answers in pieces must not wait for acknowledgements.
+        socket.set_tcp_nodelay(true)?;
+        let (idle, again, times) = ALIVE;
+        let alive = TcpKeepalive::new().with_time(idle).with_interval(again).with_retries(times);
+        socket.set_tcp_keepalive(&alive)?;
+        socket.set_tcp_user_timeout(Some(limits.write.saturating_mul(2)))?;
         socket.bind(&SockAddr::from(SocketAddr::new(address, port.number)))?;
         socket.listen(BACKLOG)?;
         Ok(std::net::TcpListener::from(socket))
@@ -213,7 +227,7 @@ fn unix(path: PathBuf, mode: u32) -> io::Result<Bound> {
 pub(crate) async fn accept(
     listener: Listener,
     desks: Vec<Desk>,
-    most: usize,
+    gate: Arc<Gate>,
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) -> io::Result<()> {
     let said = listener.endpoint.to_string();
@@ -226,14 +240,18 @@ pub(crate) async fn accept(
             ready = listener.readable() => ready,
         };
         let open: usize = desks.iter().map(Desk::open).sum();
-        if open >= most {
-            trouble.full(&said, most).await;
+        if gate.is_full() {
+            trouble.full(&said, open, "there is no memory to spare; others wait").await;
+            continue;
+        }
+        if open >= gate.limits.connections {
+            trouble.full(&said, open, "as many connections as allowed; others wait").await;
             continue;
         }
         match ready?.try_io(|listener| listener.get_ref().accept()) {
             Ok(Ok(accepted)) => {
                 trouble.over(&said);
-                hand_over(&desks, accepted);
+                hand_over(&desks, &gate, accepted);
             }
             Ok(Err(error)) if is_of_the_connection(&error) => {}
             Ok(Err(error)) => trouble.refused(&said, &error).await,
@@ -243,7 +261,7 @@ pub(crate) async fn accept(
     }
     loop {
         match listener.get_ref().accept() {
-            Ok(accepted) => hand_over(&desks, accepted),
+            Ok(accepted) => hand_over(&desks, &gate, accepted),
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => {
@@ -278,14 +296,21 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     .any(|known| known.raw_os_error() == code)
 }
 
-/// To the live, unstalled worker with the fewest connections.
-fn hand_over(desks: &[Desk], mut accepted: Accepted) {
+/// To the live, unstalled worker with the fewest connections, unless it may not come in.
+fn hand_over(desks: &[Desk], gate: &Gate, mut accepted: Accepted) {
+    // Who connects over a proxy's endpoint is the proxy, or is refused there.
+    let admitted = match accepted.proxied {
+        true => Some((Pass::default(), None)),
+        false => gate.admit(&accepted.peer, accepted.tls.is_some()),
+    };
+    let Some((mut pass, shaking)) = admitted else { return };
+    accepted.shaking = shaking;
     let mut order: Vec<&Desk> = desks.iter().collect();
     order.sort_by_key(|desk| (desk.stalled(), desk.open()));
     for desk in order {
-        match desk.take(accepted) {
+        match desk.take(accepted, pass) {
             Ok(()) => return,
-            Err(back) => accepted = back,
+            Err(back) => (accepted, pass) = *back,
         }
     }
 }
@@ -316,9 +341,9 @@ impl Trouble {
         tokio::time::sleep(self.pause).await;
     }
 
-    async fn full(&mut self, endpoint: &str, most: usize) {
+    async fn full(&mut self, endpoint: &str, connections: usize, why: &str) {
         if self.due() {
-            tracing::warn!(endpoint, connections = most, "as many connections as allowed; others wait");
+            tracing::warn!(endpoint, connections, "{why}");
         }
         tokio::time::sleep(PAUSES.0).await;
     }

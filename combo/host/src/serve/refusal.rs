@@ -33,6 +33,8 @@ pub(crate) enum Refusal {
     TooLarge,
     /// As many requests are in flight, or wait, as the mount has room for.
     Busy,
+    /// The process has as much memory as it may have.
+    Full,
     /// The mount is in maintenance.
     Maintained,
     /// It waited for its mount to be resumed, and the combo stops.
@@ -61,6 +63,8 @@ pub(crate) enum Malformed {
     TransferEncoding,
     /// A `..` segment in the path as it was sent.
     DotDot,
+    /// RFC 3986, section 2: what is not ASCII is percent-encoded.
+    Target,
 }
 
 impl Refusal {
@@ -72,7 +76,7 @@ impl Refusal {
             Self::Panicked | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy | Self::Maintained | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Full | Self::Maintained | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
@@ -91,7 +95,7 @@ impl Refusal {
     /// When to come back, in seconds (RFC 9110, section 10.2.3).
     fn retry_after(self) -> Option<u32> {
         match self {
-            Self::Busy | Self::Stopping => Some(1),
+            Self::Busy | Self::Full | Self::Stopping => Some(1),
             Self::Maintained => Some(MAINTENANCE),
             Self::TooMany(seconds) => Some(seconds),
             _ => None,
@@ -126,6 +130,7 @@ impl fmt::Display for Refusal {
             Self::TimedOut => "the answer took too long",
             Self::TooLarge => "the body is too large",
             Self::Busy => "busy",
+            Self::Full => "no memory to spare",
             Self::Maintained => "down for maintenance",
             Self::Stopping => "stopping",
             Self::TooMany(_) => "too many requests",
@@ -143,6 +148,7 @@ impl fmt::Display for Malformed {
             Self::TwoLengths => "it has both a length and a transfer encoding",
             Self::TransferEncoding => "its transfer encoding is not `chunked`",
             Self::DotDot => "its path has a `..` segment",
+            Self::Target => "its target has bytes that have to be percent-encoded",
         })
     }
 }
@@ -173,6 +179,11 @@ mod tests {
                 "bad request: its transfer encoding is not `chunked`",
             ),
             (Refusal::Malformed(Malformed::DotDot), 400, "bad request: its path has a `..` segment"),
+            (
+                Refusal::Malformed(Malformed::Target),
+                400,
+                "bad request: its target has bytes that have to be percent-encoded",
+            ),
             (Refusal::NoMount, 404, "not found"),
             (Refusal::Misdirected, 421, "misdirected request: this is not the server of that host"),
             (Refusal::Panicked, 500, "internal server error"),
@@ -180,6 +191,7 @@ mod tests {
             (Refusal::TimedOut, 504, "the answer took too long"),
             (Refusal::TooLarge, 413, "the body is too large"),
             (Refusal::Busy, 503, "busy"),
+            (Refusal::Full, 503, "no memory to spare"),
             (Refusal::Maintained, 503, "down for maintenance"),
             (Refusal::Stopping, 503, "stopping"),
             (Refusal::TooMany(3), 429, "too many requests"),

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     guard::{HeadScan, LastHead},
+    http2, outgoing,
     sweep::{Phase, Progress, Seen, Verdict},
     websocket::Websocket,
     worker::Registered,
@@ -35,6 +36,29 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
+    /// Notes whether the peer takes what it is told, and if that was asked, how much it has not.
+    pub(super) fn note<T>(&self, progress: &Progress, told: &Poll<io::Result<T>>) {
+        progress.write(told.is_pending());
+        if told.is_pending() && progress.take_question() {
+            progress.queues(self.queued());
+        }
+    }
+
+    /// How many bytes of what was written the peer has not taken, as far as that is known.
+    #[cold]
+    fn queued(&self) -> u32 {
+        match self {
+            Self::Tcp(socket) => outgoing::queued(socket),
+            Self::Unix(socket) => outgoing::queued(socket),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => outgoing::queued(stream.get_ref().0),
+            // It notes by itself.
+            Self::Websocket(_) => 0,
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => 0,
+        }
+    }
+
     /// An error if the peer has reset it. Who only sends no more may still wait for an answer.
     #[cold]
     pub(crate) fn still_there(&self) -> io::Result<()> {
@@ -56,14 +80,22 @@ impl Socket {
 pub(crate) struct Stream {
     socket: Socket,
     progress: Arc<Progress>,
-    scan: HeadScan,
+    scan: Scan,
     /// What was read already and is given on first.
     ahead: Bytes,
     closing: Option<Closing>,
-    /// What may still be read in this turn, once it is something else than HTTP.
+    /// What may still be read in this turn, once it is something else than HTTP/1.
     turn: usize,
     /// Unless it has gone over to a websocket.
     registered: Option<Registered>,
+}
+
+/// What is followed of what a peer sends.
+enum Scan {
+    /// Heads, that is their lengths.
+    Http1(HeadScan),
+    /// Frames, that is whether they are of a head.
+    Http2(http2::Frames),
 }
 
 /// We have ended the connection; the peer has not.
@@ -75,7 +107,8 @@ enum Closing {
     AfterPeer,
 }
 
-/// Bytes of an upgraded connection that are read before all others of its worker had their turn.
+/// Bytes of an upgraded connection, or of HTTP/2, that are read before all others of its worker had their
+/// turn.
 const TURN: usize = 64 << 10;
 
 /// What an HTTP/2 client that knows beforehand sends first (RFC 9113, section 3.4).
@@ -86,7 +119,7 @@ impl Stream {
         Self {
             socket,
             progress,
-            scan: HeadScan::default(),
+            scan: Scan::Http1(HeadScan::default()),
             ahead: Bytes::new(),
             closing: None,
             turn: TURN,
@@ -105,6 +138,14 @@ impl Stream {
         }
         self.ahead = Bytes::copy_from_slice(&ahead[..filled]);
         Ok(filled > 0 && ahead[..filled] == PREFACE[..filled])
+    }
+
+    /// It speaks HTTP/2.
+    pub(crate) fn multiplexes(&mut self) {
+        let mut frames = http2::Frames::new();
+        let _ = frames.feed(&self.ahead);
+        self.scan = Scan::Http2(frames);
+        self.progress.multiplexes();
     }
 
     /// Gives back what was read and not used.
@@ -142,18 +183,22 @@ impl Stream {
 
     fn read_from_peer(&mut self, bytes: &[u8]) {
         let begins = matches!(self.progress.phase(), Phase::First | Phase::Idle);
-        if !self.progress.read() {
-            return;
+        let of_head = self.progress.read(bytes.len());
+        match &mut self.scan {
+            Scan::Http2(frames) => self.progress.tears(frames.feed(bytes)),
+            Scan::Http1(_) if !of_head => {}
+            Scan::Http1(_) if begins && LastHead::is_whole(bytes) => {
+                LastHead::keep(Arc::as_ptr(&self.progress).addr(), bytes);
+                self.progress.head(Seen::Whole);
+            }
+            Scan::Http1(scan) => {
+                if begins {
+                    scan.restart();
+                }
+                scan.feed(bytes);
+                self.progress.head(Seen::Scanned(scan.lengths()));
+            }
         }
-        if begins && LastHead::is_whole(bytes) {
-            LastHead::keep(Arc::as_ptr(&self.progress).addr(), bytes);
-            return self.progress.head(Seen::Whole);
-        }
-        if begins {
-            self.scan.restart();
-        }
-        self.scan.feed(bytes);
-        self.progress.head(Seen::Scanned(self.scan.lengths()));
     }
 
     fn cut(&self) -> io::Result<()> {
@@ -177,11 +222,19 @@ impl Stream {
     }
 
     fn wrote<T>(&self, cx: &Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.progress.write(polled.is_pending());
+        self.socket.note(&self.progress, &polled);
         if polled.is_pending() {
             self.wait(cx, Progress::wake_writer);
         }
         polled
+    }
+
+    /// The same, and how much it was.
+    fn wrote_some(&self, cx: &Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &polled {
+            self.progress.wrote(*bytes);
+        }
+        self.wrote(cx, polled)
     }
 
     /// Whether it is time for a close of our own.
@@ -222,7 +275,7 @@ impl Stream {
         }
         let Socket::Websocket(websocket) = &self.socket else {
             let polled = Pin::new(&mut self.socket).poll_write(cx, bytes);
-            return self.wrote(cx, polled);
+            return self.wrote_some(cx, polled);
         };
         let polled = websocket.poll_tell(cx, bytes, &self.progress);
         if polled.is_pending() {
@@ -332,7 +385,7 @@ impl AsyncRead for Stream {
             }
             Poll::Ready(_) => {
                 let read = &buf.filled()[before..];
-                if self.progress.is_upgraded() {
+                if self.progress.is_upgraded() || self.progress.is_multiplexed() {
                     self.turn = self.turn.saturating_sub(read.len());
                 }
                 if !read.is_empty() {
@@ -351,7 +404,7 @@ impl AsyncWrite for Stream {
             return self.poll_tell(cx, bytes);
         }
         let polled = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        self.wrote(cx, polled)
+        self.wrote_some(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -365,7 +418,7 @@ impl AsyncWrite for Stream {
             return self.poll_tell(cx, first.map_or(&[], |slice| &**slice));
         }
         let polled = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
-        self.wrote(cx, polled)
+        self.wrote_some(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -404,6 +457,7 @@ mod tests {
 
     use super::*;
     use crate::serve::{
+        gate::Pass,
         sweep::Coarse,
         worker::{Accepted, Desk, Message, Raw},
     };
@@ -424,11 +478,12 @@ mod tests {
         let (ours, peer) = duplex(room);
         let (desk, mut inbox) = Desk::new();
         let (socket, peer_of) = (Raw::Memory(duplex(1).0), Peer::Inet(([127, 0, 0, 1], 1).into()));
-        let accepted = Accepted { socket, peer: peer_of, scheme: Scheme::HTTP, tls: None, proxied: false };
-        assert!(desk.take(accepted).is_ok());
+        let (scheme, tls) = (Scheme::HTTP, None);
+        let accepted = Accepted { socket, peer: peer_of, scheme, tls, proxied: false, shaking: None };
+        assert!(desk.take(accepted, Pass::default()).is_ok());
         let Ok(Message::Serve(_, counted)) = inbox.try_recv() else { panic!("it was handed over") };
         let progress = Arc::new(Progress::new(Coarse::new(), Phase::Busy));
-        let registered = desk.shared().register(progress.clone(), counted);
+        let registered = desk.shared().register(progress.clone(), peer_of, counted);
         let stream = Stream::new(Socket::Memory(ours), progress.clone(), registered);
         progress.upgrades(true, 0);
         Pair { desk, progress, stream, peer }

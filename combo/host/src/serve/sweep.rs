@@ -1,12 +1,13 @@
 //! What is overdue -> ended. Connections stamp their progress; one sweep per worker and second
 //! looks at the stamps, so that no request ever arms a timer.
 //!
-//! Stamps are whole seconds of the worker's coarse clock. They are written by the connection's own
-//! thread and read by the sweep; loads and stores are relaxed and never lock.
+//! Stamps are whole seconds of the worker's coarse clock, and counts of what has moved. They are written by
+//! the connection's own thread and read by the sweep; loads and stores are relaxed and never lock. How fast
+//! a peer is that is waited for, [`pace`](super::pace) says; over HTTP/2, of each request by itself:
+//! [`exchange`](super::exchange).
 
 use std::{
     any::Any,
-    fmt,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -20,7 +21,15 @@ use std::{
 use futures_util::task::AtomicWaker;
 use http::Extensions;
 
-use super::{guard::Lengths, limits::Limits, websocket::Websocket, worker::said};
+use super::{
+    evictions::Eviction,
+    exchange::{Exchanges, Moved},
+    guard::Lengths,
+    limits::Limits,
+    pace::Pace,
+    websocket::Websocket,
+    worker::said,
+};
 
 /// Seconds since a worker started, as of its last sweep. Starts at 1, so that 0 means never.
 #[derive(Clone, Debug)]
@@ -117,34 +126,6 @@ pub(crate) enum Verdict {
     Cut,
 }
 
-/// Why a connection was ended by the sweep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Overdue {
-    Handshake,
-    First,
-    Head,
-    Idle,
-    Body,
-    Write,
-    Closing,
-    Answer,
-}
-
-impl fmt::Display for Overdue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Handshake => "did not finish its TLS handshake",
-            Self::First => "sent nothing",
-            Self::Head => "did not finish a request head",
-            Self::Idle => "was idle",
-            Self::Body => "stopped in the middle of a body",
-            Self::Write => "did not read the answer",
-            Self::Closing => "did not end it",
-            Self::Answer => "did not answer the close of a websocket",
-        })
-    }
-}
-
 /// What an upgraded connection needs for as long as it lives: among the extensions of the answer that
 /// upgrades it.
 #[derive(Clone, Debug)]
@@ -182,11 +163,28 @@ pub(crate) struct Progress {
     phase: AtomicU8,
     since: AtomicU32,
     in_flight: AtomicU32,
-    waits_for_body: AtomicU32,
+    /// All that there were so far.
+    requests: AtomicU32,
+    waits_for_body: AtomicBool,
     /// Bodies of requests that somebody still has, whether or not the request was answered.
     bodies: AtomicU32,
-    waits_for_write: AtomicU32,
-    multiplexed: AtomicBool,
+    waits_for_write: AtomicBool,
+    /// What came, what was written, and what of that the kernel had not got rid of when it was last asked: in
+    /// bytes, whose number wraps around.
+    read: AtomicU32,
+    written: AtomicU32,
+    queued: AtomicU32,
+    /// The sweep wants to know that.
+    asks: AtomicBool,
+    /// As of the last sweep: what had come, what was taken, and what was read if that was waited for.
+    seen: [AtomicU32; 2],
+    awaited: AtomicU8,
+    reading: Pace,
+    writing: Pace,
+    /// It speaks HTTP/2: its requests that wait.
+    exchanges: OnceLock<Box<Exchanges>>,
+    /// A head of HTTP/2 has begun in it.
+    torn: AtomicBool,
     head: AtomicU8,
     verdict: AtomicU8,
     waker: AtomicWaker,
@@ -210,10 +208,20 @@ impl Progress {
             clock,
             phase: AtomicU8::new(phase as u8),
             in_flight: AtomicU32::new(0),
-            waits_for_body: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
+            waits_for_body: AtomicBool::new(false),
             bodies: AtomicU32::new(0),
-            waits_for_write: AtomicU32::new(0),
-            multiplexed: AtomicBool::new(false),
+            waits_for_write: AtomicBool::new(false),
+            read: AtomicU32::new(0),
+            written: AtomicU32::new(0),
+            queued: AtomicU32::new(0),
+            asks: AtomicBool::new(false),
+            seen: Default::default(),
+            awaited: AtomicU8::new(Awaited::Nothing as u8),
+            reading: Pace::default(),
+            writing: Pace::default(),
+            exchanges: OnceLock::new(),
+            torn: AtomicBool::new(false),
             head: AtomicU8::new(0),
             verdict: AtomicU8::new(Verdict::Serve as u8),
             waker: AtomicWaker::new(),
@@ -237,8 +245,18 @@ impl Progress {
 
     /// The connection speaks HTTP/2: what it reads are frames, of any stream.
     pub(crate) fn multiplexes(&self) {
-        self.multiplexed.store(true, Relaxed);
+        let _ = self.exchanges.set(Box::default());
         self.enter(Phase::Idle);
+    }
+
+    /// Its requests that wait, if it speaks HTTP/2.
+    pub(crate) fn exchanges(&self) -> Option<&Exchanges> {
+        self.exchanges.get().map(|exchanges| &**exchanges)
+    }
+
+    /// Whether it is in the middle of a head of HTTP/2.
+    pub(crate) fn tears(&self, torn: bool) {
+        self.torn.store(torn, Relaxed);
     }
 
     /// What it holds for as long as it is open.
@@ -254,7 +272,7 @@ impl Progress {
     }
 
     pub(crate) fn is_multiplexed(&self) -> bool {
-        self.multiplexed.load(Relaxed)
+        self.exchanges.get().is_some()
     }
 
     /// A stream of the connection is something else than HTTP from now on.
@@ -314,10 +332,11 @@ impl Progress {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes came. Says whether they may be of a request head.
-    pub(crate) fn read(&self) -> bool {
+    /// So many bytes came. Says whether they may be of a request head of HTTP/1.
+    pub(crate) fn read(&self, bytes: usize) -> bool {
+        moved(&self.read, bytes);
         let phase = self.phase.load(Relaxed);
-        if self.multiplexed.load(Relaxed) || phase == Phase::Busy as u8 {
+        if phase == Phase::Busy as u8 || self.is_multiplexed() {
             return false;
         }
         if phase == Phase::First as u8 || phase == Phase::Idle as u8 {
@@ -348,17 +367,21 @@ impl Progress {
         }
     }
 
-    pub(crate) fn request_began(&self) {
+    /// Says how many there were, with this one.
+    pub(crate) fn request_began(&self) -> u32 {
         self.in_flight.store(self.in_flight.load(Relaxed) + 1, Relaxed);
+        let requests = self.requests.load(Relaxed).saturating_add(1);
+        self.requests.store(requests, Relaxed);
         if !self.is_upgraded() {
             self.phase.store(Phase::Busy as u8, Relaxed);
         }
+        requests
     }
 
     pub(crate) fn request_ended(&self) {
         let left = self.in_flight.load(Relaxed) - 1;
         self.in_flight.store(left, Relaxed);
-        self.waits_for_body.store(0, Relaxed);
+        self.body(false);
         if left == 0 && !self.is_upgraded() && self.phase() != Phase::Closing {
             self.enter(Phase::Idle);
         }
@@ -408,11 +431,7 @@ impl Progress {
 
     /// Whether to look, once.
     pub(crate) fn take_probe(&self) -> bool {
-        let probed = self.probed.load(Relaxed);
-        if probed {
-            self.probed.store(false, Relaxed);
-        }
-        probed
+        take(&self.probed)
     }
 
     fn poke(&self) {
@@ -424,19 +443,37 @@ impl Progress {
     }
 
     pub(crate) fn body(&self, waits: bool) {
-        let _ = stamp(&self.waits_for_body, waits, &self.clock);
+        self.waits_for_body.store(waits, Relaxed);
     }
 
     pub(crate) fn write(&self, waits: bool) {
-        let waited = stamp(&self.waits_for_write, waits, &self.clock);
+        let waited = self.is_writing();
+        if waited != waits {
+            self.waits_for_write.store(waits, Relaxed);
+        }
         if waited && !waits && !self.is_upgraded() {
             self.writer.wake();
         }
     }
 
+    /// So many bytes were written.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        moved(&self.written, bytes);
+    }
+
+    /// Whether somebody asks how much of it the peer has not taken, once.
+    pub(crate) fn take_question(&self) -> bool {
+        take(&self.asks)
+    }
+
+    /// So much of it.
+    pub(crate) fn queues(&self, bytes: u32) {
+        self.queued.store(bytes, Relaxed);
+    }
+
     /// Whether something was said that the peer has not taken.
     pub(crate) fn is_writing(&self) -> bool {
-        self.waits_for_write.load(Relaxed) > 0
+        self.waits_for_write.load(Relaxed)
     }
 
     /// Waits until it has. Before an upgrade nobody else writes.
@@ -469,7 +506,7 @@ impl Progress {
         let since = self.since.load(Relaxed);
         let recent = u64::from(self.clock.now() - since) <= CLOSING.as_secs();
         self.enter(Phase::Closing);
-        self.multiplexed.load(Relaxed) && recent
+        self.is_multiplexed() && recent
     }
 
     /// A verdict is only ever made stricter. An app may end by it, so no lock is to be held.
@@ -501,65 +538,116 @@ impl Progress {
 
     /// Whatever it is at, it has only begun now.
     pub(crate) fn excuse(&self) {
-        let now = self.clock.now();
-        self.since.store(now, Relaxed);
-        for since in [&self.waits_for_body, &self.waits_for_write] {
-            if since.load(Relaxed) > 0 {
-                since.store(now, Relaxed);
-            }
+        self.since.store(self.clock.now(), Relaxed);
+        let _ = self.moved(0);
+    }
+
+    /// What has moved in the seconds since this was asked last.
+    fn moved(&self, seconds: u32) -> Moved {
+        let since = |seen: &AtomicU32, now: u32| {
+            let before = seen.load(Relaxed);
+            seen.store(now, Relaxed);
+            // What is asked of the kernel now and then may be more than it was.
+            u32::try_from(now.wrapping_sub(before).cast_signed()).unwrap_or(0)
+        };
+        let taken = self.written.load(Relaxed).wrapping_sub(self.queued.load(Relaxed));
+        let [read_before, taken_before] = &self.seen;
+        Moved {
+            seconds,
+            read: since(read_before, self.read.load(Relaxed)),
+            taken: since(taken_before, taken),
         }
     }
 
-    /// What this connection has overrun, if anything.
-    pub(crate) fn overdue(&self, limits: &Limits) -> Option<Overdue> {
-        let now = self.clock.now();
-        let over = |since: u32, limit: Duration| since > 0 && u64::from(now - since) > limit.as_secs();
-        if over(self.waits_for_write.load(Relaxed), limits.write) {
-            return Some(Overdue::Write);
+    /// What its peer is waited for to send.
+    fn awaits(&self) -> Awaited {
+        match self.phase() {
+            Phase::Head => Awaited::Head,
+            _ if self.torn.load(Relaxed) => Awaited::Head,
+            Phase::Busy if self.waits_for_body.load(Relaxed) && !self.is_multiplexed() => Awaited::Body,
+            _ => Awaited::Nothing,
         }
-        let body = self.waits_for_body.load(Relaxed);
-        let (limit, overdue) = match self.phase() {
-            Phase::Handshake => (limits.handshake, Overdue::Handshake),
-            Phase::First => (limits.head, Overdue::First),
-            Phase::Head => (limits.head, Overdue::Head),
-            Phase::Idle if self.tunnels.load(Relaxed) > 0 => return None,
-            Phase::Idle => (limits.idle, Overdue::Idle),
-            Phase::Closing => (CLOSING, Overdue::Closing),
-            Phase::Busy if !self.multiplexed.load(Relaxed) && over(body, limits.body) => {
-                return Some(Overdue::Body);
+    }
+
+    /// What the peer is too slow with.
+    fn too_slow(&self, limits: &Limits, moved: Moved) -> Option<Eviction> {
+        let Moved { seconds, read, taken } = moved;
+        let awaited = self.awaits();
+        // Between two requests there may be no sweep, so a body goes on where the one before has ended.
+        if self.awaited.load(Relaxed) != awaited as u8 {
+            self.awaited.store(awaited as u8, Relaxed);
+            self.reading.restart();
+        }
+        self.reading.goes_on(awaited != Awaited::Nothing, seconds, read, limits.rate);
+        self.writing.goes_on(self.is_writing(), seconds, taken, limits.rate);
+        if self.is_writing() {
+            self.asks.store(true, Relaxed);
+            self.poke();
+            if self.is_upgraded() {
+                self.writer.wake();
             }
-            Phase::Busy | Phase::Tunnel | Phase::Websocket | Phase::Parted => return None,
+        }
+        if self.writing.is_over(limits.write, limits.rate) {
+            return Some(Eviction::Write);
+        }
+        match awaited {
+            Awaited::Head if self.reading.is_over(limits.head, limits.rate) => Some(Eviction::Head),
+            Awaited::Body if self.reading.is_over(limits.body, limits.rate) => Some(Eviction::Body),
+            _ => None,
+        }
+    }
+
+    /// What has lasted too long, however fast the peer is.
+    fn too_long(&self, limits: &Limits) -> Option<Eviction> {
+        let (limit, overdue) = match self.phase() {
+            Phase::Handshake => (limits.handshake, Eviction::Handshake),
+            Phase::First => (limits.head, Eviction::First),
+            Phase::Idle if self.tunnels.load(Relaxed) > 0 => return None,
+            Phase::Idle => (limits.idle, Eviction::Idle),
+            Phase::Closing => (CLOSING, Eviction::Closing),
+            Phase::Head | Phase::Busy | Phase::Tunnel | Phase::Websocket | Phase::Parted => return None,
         };
-        over(self.since.load(Relaxed), limit).then_some(overdue)
+        (u64::from(self.idle()) > limit.as_secs()).then_some(overdue)
     }
 
     /// What would hold up a drain that has gone on for so long is ended.
-    fn drain(&self, since: Duration) -> Option<Overdue> {
+    fn drain(&self, since: Duration) -> Option<Eviction> {
         match self.phase() {
             Phase::First if self.idle() > 1 => self.judge(Verdict::Cut),
             Phase::Websocket if since >= GRACE => self.judge(Verdict::Part),
             Phase::Parted if u64::from(self.idle()) > ANSWER.as_secs() && self.verdict() != Verdict::Cut => {
                 self.judge(Verdict::Cut);
-                return Some(Overdue::Answer);
+                return Some(Eviction::Answer);
             }
             _ => {}
         }
         None
     }
 
-    /// Ends what is overdue, and what holds up a drain that has gone on for a while; says what it was.
-    pub(crate) fn sweep(&self, limits: &Limits, draining: Option<Duration>) -> Option<Overdue> {
+    /// Ends what is overdue after so many seconds more, and what holds up a drain that has gone on for a while;
+    /// says what it was.
+    pub(crate) fn sweep(
+        &self,
+        limits: &Limits,
+        seconds: u32,
+        draining: Option<Duration>,
+        mut ended: impl FnMut(Eviction),
+    ) {
         if let Some(overdue) = draining.and_then(|since| self.drain(since)) {
-            return Some(overdue);
+            return ended(overdue);
         }
-        let overdue = self.overdue(limits)?;
+        let moved = self.moved(seconds);
+        if let Some(exchanges) = self.exchanges() {
+            exchanges.sweep(limits, moved, &mut ended);
+        }
+        let Some(overdue) = self.too_slow(limits, moved).or_else(|| self.too_long(limits)) else { return };
         if self.verdict() == Verdict::Cut {
-            return None;
+            return;
         }
         // A peer that was told to go and stays although nothing is in flight is not asked again.
-        let polite = overdue == Overdue::Idle && self.verdict() == Verdict::Serve;
+        let polite = overdue == Eviction::Idle && self.verdict() == Verdict::Serve;
         self.judge(if polite { Verdict::Finish } else { Verdict::Cut });
-        Some(overdue)
+        ended(overdue);
     }
 }
 
@@ -571,55 +659,131 @@ impl Wake for Progress {
     }
 }
 
-/// Says whether it waited before.
-fn stamp(stamp: &AtomicU32, waits: bool, clock: &Coarse) -> bool {
-    let stamped = stamp.load(Relaxed) > 0;
-    if waits != stamped {
-        stamp.store(if waits { clock.now() } else { 0 }, Relaxed);
+/// What a peer is waited for to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Awaited {
+    Nothing,
+    Head,
+    Body,
+}
+
+/// So many bytes more.
+fn moved(count: &AtomicU32, bytes: usize) {
+    // Of what is counted only differences matter, over a second.
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    count.store(count.load(Relaxed).wrapping_add(bytes), Relaxed);
+}
+
+/// Whether something is wanted, which it is not any more then.
+fn take(wanted: &AtomicBool) -> bool {
+    let was = wanted.load(Relaxed);
+    if was {
+        wanted.store(false, Relaxed);
     }
-    stamped
+    was
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(name: &str, prepare: impl Fn(&Progress), overdue: Overdue, after: u64) {
+    /// What a connection is ended for, after how many seconds of a day.
+    fn ends(prepare: impl Fn(&Progress), each_second: impl Fn(&Progress)) -> Option<(Eviction, u64)> {
         let clock = Coarse::new();
         let progress = Progress::new(clock.clone(), Phase::First);
         prepare(&progress);
-        let limits = Limits::default();
-        clock.set(Duration::from_secs(after));
-        assert_eq!(progress.overdue(&limits), None, "{name} after {after} s");
-        clock.set(Duration::from_secs(after + 1));
-        assert_eq!(progress.overdue(&limits), Some(overdue), "{name} after {} s", after + 1);
+        let mut ended = None;
+        for second in 1..=86_400 {
+            clock.set(Duration::from_secs(second));
+            each_second(&progress);
+            progress.sweep(&Limits::default(), 1, None, |why| ended = Some((why, second)));
+            if ended.is_some() {
+                break;
+            }
+        }
+        ended
+    }
+
+    fn check(name: &str, prepare: impl Fn(&Progress), overdue: Eviction, after: u64) {
+        assert_eq!(ends(prepare, |_| ()), Some((overdue, after + 1)), "{name}");
+    }
+
+    fn request(progress: &Progress) {
+        assert!(progress.read(100));
+        assert_eq!(progress.request_began(), 1);
     }
 
     #[test]
     fn every_wait_has_its_deadline() {
-        check("handshake", |p| p.enter(Phase::Handshake), Overdue::Handshake, 10);
-        check("silence", |_| (), Overdue::First, 10);
-        check("head", |p| assert!(p.read()), Overdue::Head, 10);
-        check("dripping head", |p| assert!(p.read() && p.read()), Overdue::Head, 10);
-        let request = |p: &Progress| {
-            assert!(p.read());
-            p.request_began();
+        check("handshake", |p| p.enter(Phase::Handshake), Eviction::Handshake, 10);
+        check("silence", |_| (), Eviction::First, 10);
+        check("head", |p| assert!(p.read(1)), Eviction::Head, 10);
+        check("idle", |p| (request(p), p.request_ended()).1, Eviction::Idle, 75);
+        check("body", |p| (request(p), p.body(true), p.body(true)).1, Eviction::Body, 60);
+        check("write", |p| (request(p), p.write(true)).1, Eviction::Write, 60);
+        check("h2 idle", Progress::multiplexes, Eviction::Idle, 75);
+        let torn = |p: &Progress| (p.multiplexes(), p.tears(true)).1;
+        check("h2 head", torn, Eviction::Head, 10);
+        check("h2 head, busy", |p| (torn(p), p.enter(Phase::Busy)).1, Eviction::Head, 10);
+        check("closing", |p| (p.enter(Phase::Busy), p.close()).0, Eviction::Closing, 2);
+        check("websocket write", |p| (p.enter(Phase::Websocket), p.write(true)).1, Eviction::Write, 60);
+    }
+
+    #[test]
+    fn who_drips_is_ended_and_who_keeps_the_rate_is_not() {
+        let head = |bytes: usize| ends(|p| assert!(p.read(1)), move |p| assert!(p.read(bytes)));
+        assert_eq!(head(1), Some((Eviction::Head, 11)));
+        assert_eq!(head(1_024), None);
+        let body = |bytes: usize| {
+            ends(
+                |p| (request(p), p.body(true)).1,
+                move |p| {
+                    p.body(false);
+                    assert!(!p.read(bytes));
+                    p.body(true);
+                },
+            )
         };
-        check("idle", |p| (request(p), p.request_ended()).1, Overdue::Idle, 75);
-        check("body", |p| (request(p), p.body(true), p.body(true)).1, Overdue::Body, 60);
-        check("write", |p| (request(p), p.write(true)).1, Overdue::Write, 60);
-        check("h2 idle", Progress::multiplexes, Overdue::Idle, 75);
-        check("closing", |p| (p.enter(Phase::Busy), p.close()).0, Overdue::Closing, 2);
-        check("websocket write", |p| (p.enter(Phase::Websocket), p.write(true)).1, Overdue::Write, 60);
+        assert_eq!(body(1), Some((Eviction::Body, 61)));
+        assert_eq!(body(120), Some((Eviction::Body, 121)));
+        assert_eq!(body(240), None);
+        // What is written all at once, the kernel sends bit by bit.
+        let answer = |bytes: u32| {
+            ends(
+                |p| (request(p), p.wrote(4 << 20), p.queues(4 << 20), p.write(true)).3,
+                move |p| {
+                    let queued = p.queued.load(Relaxed);
+                    p.queues(if queued > bytes { queued - bytes } else { 4 << 20 });
+                    if queued <= bytes {
+                        p.wrote(4 << 20);
+                    }
+                },
+            )
+        };
+        assert_eq!(answer(0), Some((Eviction::Write, 61)));
+        assert_eq!(answer(10), Some((Eviction::Write, 63)));
+        assert_eq!(answer(1_024), None);
+    }
+
+    #[test]
+    fn who_has_not_taken_an_answer_is_asked_for_once_a_sweep() {
+        let progress = Progress::new(Coarse::new(), Phase::Busy);
+        let asked = || {
+            progress.sweep(&Limits::default(), 1, None, |_| ());
+            (progress.take_question(), progress.take_question())
+        };
+        assert_eq!(asked(), (false, false));
+        progress.write(true);
+        assert_eq!(asked(), (true, false));
+        progress.write(false);
+        assert_eq!(asked(), (false, false));
     }
 
     #[test]
     fn what_is_quiet_by_nature_is_left_alone() {
-        let clock = Coarse::new();
         for phase in [Phase::Busy, Phase::Tunnel, Phase::Websocket, Phase::Parted] {
-            let progress = Progress::new(clock.clone(), phase);
-            clock.set(Duration::from_secs(100_000));
-            assert_eq!(progress.overdue(&Limits::default()), None, "{phase:?}");
+            assert_eq!(ends(|p| p.enter(phase), |_| ()), None, "{phase:?}");
         }
     }
 
@@ -627,13 +791,18 @@ mod tests {
     fn who_could_not_be_heard_is_excused() {
         let clock = Coarse::new();
         let progress = Progress::new(clock.clone(), Phase::First);
-        assert!(progress.read());
+        let ends = |seconds| {
+            clock.set(Duration::from_secs(seconds));
+            let mut ended = None;
+            progress.sweep(&Limits::default(), 1, None, |why| ended = Some(why));
+            ended
+        };
+        assert!(progress.read(1));
         progress.write(true);
         clock.set(Duration::from_secs(1_000));
         progress.excuse();
-        assert_eq!(progress.overdue(&Limits::default()), None);
-        clock.set(Duration::from_secs(1_011));
-        assert_eq!(progress.overdue(&Limits::default()), Some(Overdue::Head));
+        assert_eq!((1_001..=1_010).find_map(ends), None);
+        assert_eq!(ends(1_011), Some(Eviction::Head));
     }
 
     #[test]
@@ -642,20 +811,26 @@ mod tests {
         let progress = Progress::new(clock.clone(), Phase::First);
         progress.multiplexes();
         for _ in 0..2 {
-            progress.request_began();
+            let _ = progress.request_began();
             progress.tunnel_began();
             progress.request_ended();
         }
         let overdue = |seconds| {
             clock.set(Duration::from_secs(seconds));
-            progress.overdue(&Limits::default())
+            progress.too_long(&Limits::default())
         };
         assert_eq!(overdue(100_000), None);
         progress.tunnel_ended();
         assert_eq!(overdue(200_000), None, "there is another");
         progress.tunnel_ended();
         assert_eq!(overdue(200_075), None, "it is idle since then");
-        assert_eq!(overdue(200_076), Some(Overdue::Idle));
+        assert_eq!(overdue(200_076), Some(Eviction::Idle));
+    }
+
+    fn swept(progress: &Progress, draining: Option<Duration>) -> Option<Eviction> {
+        let mut ended = None;
+        progress.sweep(&Limits::default(), 1, draining, |why| ended = Some(why));
+        ended
     }
 
     #[test]
@@ -663,11 +838,11 @@ mod tests {
         let clock = Coarse::new();
         let progress = Progress::new(clock.clone(), Phase::Idle);
         clock.set(Duration::from_secs(100));
-        assert_eq!(progress.sweep(&Limits::default(), None), Some(Overdue::Idle));
+        assert_eq!(swept(&progress, None), Some(Eviction::Idle));
         assert_eq!(progress.verdict(), Verdict::Finish);
-        assert_eq!(progress.sweep(&Limits::default(), None), Some(Overdue::Idle));
+        assert_eq!(swept(&progress, None), Some(Eviction::Idle));
         assert_eq!(progress.verdict(), Verdict::Cut);
-        assert_eq!(progress.sweep(&Limits::default(), None), None);
+        assert_eq!(swept(&progress, None), None);
     }
 
     #[test]
@@ -675,7 +850,7 @@ mod tests {
         let clock = Coarse::new();
         let progress = Progress::new(clock.clone(), Phase::First);
         clock.set(Duration::from_secs(2));
-        assert_eq!(progress.sweep(&Limits::default(), Some(Duration::from_secs(2))), None);
+        assert_eq!(swept(&progress, Some(Duration::from_secs(2))), None);
         assert_eq!(progress.verdict(), Verdict::Cut);
     }
 
@@ -686,7 +861,7 @@ mod tests {
         progress.upgrades(true, 7);
         let sweep = |seconds| {
             clock.set(Duration::from_secs(seconds));
-            let overdue = progress.sweep(&Limits::default(), Some(Duration::from_millis(seconds * 1_000)));
+            let overdue = swept(&progress, Some(Duration::from_secs(seconds)));
             (overdue, progress.verdict())
         };
         assert_eq!(sweep(0), (None, Verdict::Serve));
@@ -694,7 +869,7 @@ mod tests {
         assert_eq!(sweep(100), (None, Verdict::Part), "it is in the middle of a message");
         progress.parts();
         assert_eq!(sweep(101), (None, Verdict::Part));
-        assert_eq!(sweep(102), (Some(Overdue::Answer), Verdict::Cut));
+        assert_eq!(sweep(102), (Some(Eviction::Answer), Verdict::Cut));
         assert_eq!(sweep(103), (None, Verdict::Cut));
         assert_eq!(progress.named(), Some(7));
     }
@@ -706,7 +881,7 @@ mod tests {
         progress.upgrades(false, 0);
         progress.parts();
         clock.set(Duration::from_secs(1_000));
-        assert_eq!(progress.sweep(&Limits::default(), Some(Duration::from_secs(1_000))), None);
+        assert_eq!(swept(&progress, Some(Duration::from_secs(1_000))), None);
         assert_eq!((progress.verdict(), progress.phase()), (Verdict::Serve, Phase::Tunnel));
     }
 }

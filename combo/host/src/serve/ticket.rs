@@ -6,6 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{self, Poll},
 };
 
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use super::{
     answer::{Believed, Line, granted},
     body::{Content, RequestBody, ResponseBody},
+    exchange::Exchange,
     front::RoutedTo,
     grpc,
     http::Tunnel,
@@ -26,7 +28,7 @@ use super::{
     recent::Way,
     refusal::Refusal,
     route::Found,
-    sweep::Keeps,
+    sweep::{Keeps, Verdict},
     worker::{Front, Kind, said},
 };
 use crate::mount::{Answering, Arrival};
@@ -39,6 +41,10 @@ pub(super) struct Ticket {
     pub(super) status: StatusCode,
     sent: u64,
     pub(super) whole: bool,
+    /// Its connection has had as many as it may.
+    pub(super) last: bool,
+    /// Over HTTP/2, what the sweep sees of it.
+    pub(super) exchange: Option<Arc<Exchange>>,
     /// Only if somebody will read it in the access log.
     log: Option<Box<Log>>,
 }
@@ -56,14 +62,22 @@ const CLIENT_CLOSED: u16 = 499;
 
 impl Ticket {
     pub(super) fn new(line: Rc<Line>, request: &Request<Incoming>) -> Self {
-        line.progress.request_began();
+        let last = line.progress.request_began() == line.worker.gate.limits.requests;
+        let exchange = line.progress.is_multiplexed().then(|| {
+            let exchange = Arc::<Exchange>::default();
+            line.began.set(Some(exchange.clone()));
+            exchange
+        });
+        if last && exchange.is_some() {
+            line.progress.judge(Verdict::Finish);
+        }
         let log = line.worker.access_log.then(|| {
             let (method, uri) = (request.method().clone(), request.uri().clone());
             Box::new(Log { began: Instant::now(), method, uri, mount: None, peer: line.connection.peer })
         });
         let status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or_default();
         let whole = request.method() == Method::HEAD;
-        Self { line, key: None, status, sent: 0, whole, log }
+        Self { line, key: None, status, sent: 0, whole, last, exchange, log }
     }
 
     pub(super) fn mounted(&mut self, mount: Option<usize>) {
@@ -107,7 +121,8 @@ impl Ticket {
         let before = believed.and_then(|believed| believed.prefix.as_deref());
         let joined = before.and_then(|before| joined(before, arrival.forwarded));
         arrival.forwarded = joined.as_ref().or(arrival.forwarded);
-        let request = request.map(|incoming| RequestBody::of_client(incoming, progress));
+        let exchange = self.exchange.as_ref();
+        let request = request.map(|incoming| RequestBody::of_client(incoming, progress, exchange));
         self.guarded(|| app.answer(request, arrival, cx))
     }
 
@@ -132,6 +147,13 @@ impl Ticket {
     pub(super) fn refused(&mut self, refusal: Refusal, call: bool) -> Response<ResponseBody> {
         self.status = refusal.status();
         if call { grpc::refused(refusal) } else { refusal.response() }
+    }
+
+    /// Its app has nothing more to say yet.
+    pub(super) fn app_waits(&self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.app_waits();
+        }
     }
 
     /// It takes longer, so it can be named.
@@ -252,7 +274,8 @@ impl Body for Outgoing {
                 // Whoever knows its length may not ask for its end.
                 ticket.whole |= body.is_end_stream() || body.size_hint().exact() == Some(0);
             }
-            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+            Poll::Ready(Some(Err(_))) => {}
+            Poll::Pending => ticket.app_waits(),
         }
         polled
     }

@@ -151,14 +151,14 @@ impl Open {
             let socket = Pin::new(&mut self.socket);
             if rest.is_empty() {
                 let polled = socket.poll_flush(cx);
-                progress.write(polled.is_pending());
+                self.socket.note(progress, &polled);
                 ready!(polled)?;
                 self.farewell = Farewell::Said(UNHEARD);
                 progress.parts();
                 progress.let_write();
             } else {
                 let polled = socket.poll_write(cx, rest);
-                progress.write(polled.is_pending());
+                self.socket.note(progress, &polled);
                 match ready!(polled)? {
                     0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     more => self.farewell = Farewell::Begun(sent + more),
@@ -186,8 +186,9 @@ impl Open {
         let ends = progress.verdict() == Verdict::Part;
         let bytes = if ends { &bytes[..self.frames.until_rest(bytes)] } else { bytes };
         let polled = Pin::new(&mut self.socket).poll_write(cx, bytes);
-        progress.write(polled.is_pending());
+        self.socket.note(progress, &polled);
         let written = ready!(polled)?;
+        progress.wrote(written);
         self.frames.feed(&bytes[..written]);
         if self.frames.closed() {
             progress.parts();

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use super::{
-    limits::Limits,
+    gate::{Gate, Pass, Shaking},
     mounted::{Mounted, Replacement, Standing, Tally, Telling, Told, Turn},
     proxies::Proxies,
     recent::Recent,
@@ -75,6 +75,8 @@ pub(crate) struct Accepted {
     pub(crate) tls: Option<Tls>,
     /// It begins with what a proxy says of it.
     pub(crate) proxied: bool,
+    /// Over TLS, until it has shaken hands.
+    pub(crate) shaking: Option<Shaking>,
 }
 
 /// What a worker is told.
@@ -165,6 +167,9 @@ pub(crate) struct Front {
     pub(crate) telling: Telling,
 }
 
+/// A connection and whose it is.
+pub(crate) type Connected = (Arc<Progress>, Peer);
+
 const NOBODY: usize = 0;
 const ON_SLATE: usize = 1;
 const KEYS: usize = 2;
@@ -173,7 +178,7 @@ const KEYS: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Shared {
     open: AtomicUsize,
-    connections: Mutex<Slab<Arc<Progress>>>,
+    connections: Mutex<Slab<Connected>>,
     requests: Mutex<Slab<InFlight>>,
     /// What requests have become that are answered and go on.
     upgraded: Mutex<Slab<InFlight>>,
@@ -208,7 +213,7 @@ impl Shared {
         }
     }
 
-    fn connections(&self) -> MutexGuard<'_, Slab<Arc<Progress>>> {
+    fn connections(&self) -> MutexGuard<'_, Slab<Connected>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -309,12 +314,12 @@ impl Shared {
     }
 
     /// All connections, without their lock: what a verdict has as its consequence may end another one.
-    fn registered(&self) -> Vec<Arc<Progress>> {
-        self.connections().iter().map(|(_, progress)| progress.clone()).collect()
+    fn registered(&self) -> Vec<Connected> {
+        self.connections().iter().map(|(_, connected)| connected.clone()).collect()
     }
 
     fn judge(&self, verdict: Verdict) {
-        self.registered().iter().for_each(|progress| progress.judge(verdict));
+        self.registered().iter().for_each(|(progress, _)| progress.judge(verdict));
     }
 
     /// Goes on with the end of websockets that are to end, whatever their apps do.
@@ -323,14 +328,19 @@ impl Shared {
         let parting: Vec<_> = self
             .connections()
             .iter()
-            .filter(|(_, progress)| progress.is_parting())
-            .map(|(_, progress)| progress.clone())
+            .filter(|(_, (progress, _))| progress.is_parting())
+            .map(|(_, (progress, _))| progress.clone())
             .collect();
         parting.iter().for_each(Progress::part);
     }
 
-    pub(crate) fn register(self: &Arc<Self>, progress: Arc<Progress>, counted: Counted) -> Registered {
-        let key = self.connections().insert(progress);
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        progress: Arc<Progress>,
+        peer: Peer,
+        counted: Counted,
+    ) -> Registered {
+        let key = self.connections().insert((progress, peer));
         Registered { key, counted }
     }
 }
@@ -362,11 +372,11 @@ impl Desk {
     }
 
     /// Gives the connection back if the worker is gone.
-    pub(crate) fn take(&self, accepted: Accepted) -> Result<(), Accepted> {
+    pub(crate) fn take(&self, accepted: Accepted, pass: Pass) -> Result<(), Box<(Accepted, Pass)>> {
         let _ = self.shared.open.fetch_add(1, Relaxed);
-        let counted = Counted(self.shared.clone());
+        let counted = Counted { shared: self.shared.clone(), pass };
         self.messages.send(Message::Serve(accepted, counted)).map_err(|refused| match refused.0 {
-            Message::Serve(accepted, _) => accepted,
+            Message::Serve(accepted, mut counted) => Box::new((accepted, std::mem::take(&mut counted.pass))),
             _ => unreachable!("only this message was sent"),
         })
     }
@@ -411,12 +421,15 @@ impl Desk {
 }
 
 /// Counts a connection as open from the moment it is handed over.
-pub(crate) struct Counted(Arc<Shared>);
+pub(crate) struct Counted {
+    shared: Arc<Shared>,
+    pass: Pass,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let _ = self.0.open.fetch_sub(1, Relaxed);
-        self.0.closed.notify_one();
+        let _ = self.shared.open.fetch_sub(1, Relaxed);
+        self.shared.closed.notify_one();
     }
 }
 
@@ -428,8 +441,8 @@ pub(crate) struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let shared = &self.counted.0;
-        let progress = shared.connections().remove(self.key);
+        let shared = &self.counted.shared;
+        let (progress, _) = shared.connections().remove(self.key);
         if let Some(key) = progress.named() {
             shared.end_upgrade(key);
         }
@@ -447,7 +460,7 @@ pub(crate) struct Assignment {
     pub(crate) tellings: Vec<Telling>,
     pub(crate) tallies: Vec<Tally>,
     pub(crate) routes: Arc<Routes>,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) access_log: bool,
 }
 
@@ -458,12 +471,13 @@ pub(crate) struct Worker {
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) recent: Recent,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) access_log: bool,
     pub(crate) shared: Arc<Shared>,
     /// Since when.
     pub(crate) draining: Cell<Option<Instant>>,
-    swept: Cell<Instant>,
+    /// When that was, also by the coarse clock.
+    swept: Cell<(Instant, u32)>,
 }
 
 /// Which mount could not be built, and why.
@@ -536,7 +550,7 @@ pub(crate) async fn run(
 
 impl Worker {
     async fn build(assignment: Assignment, shared: Arc<Shared>) -> Result<Self, Unbuilt> {
-        let Assignment { proxies, layers, builders, tellings, tallies, routes, limits, access_log } =
+        let Assignment { proxies, layers, builders, tellings, tallies, routes, gate, access_log } =
             assignment;
         let mut mounts = Vec::with_capacity(builders.len());
         for (mount, (builder, (telling, tally))) in
@@ -551,9 +565,9 @@ impl Worker {
             let app = layers.into_iter().fold(routing, |app, wrap| wrap(app));
             Front { app, telling: Telling::default() }
         });
-        let (draining, swept) = (Cell::new(None), Cell::new(Instant::now()));
+        let (draining, swept) = (Cell::new(None), Cell::new((Instant::now(), 0)));
         let recent = Recent::default();
-        Ok(Self { mounts, front, proxies, routes, recent, limits, access_log, shared, draining, swept })
+        Ok(Self { mounts, front, proxies, routes, recent, gate, access_log, shared, draining, swept })
     }
 
     fn tell_time(&self) {
@@ -562,11 +576,13 @@ impl Worker {
 
     fn sweep(&self) {
         self.tell_time();
-        let held = self.swept.replace(Instant::now()).elapsed() > 2 * SWEEP;
+        let (now, (swept, before)) = (self.shared.clock.now(), self.swept.get());
+        self.swept.set((Instant::now(), now));
+        let (held, seconds) = (swept.elapsed() > 2 * SWEEP, now.saturating_sub(before));
         let crowded = self.shared.is_crowded();
         let paused = self.mounts.iter().any(Mounted::is_paused);
         let draining = self.draining.get().map(|since| since.elapsed());
-        for progress in self.shared.registered() {
+        for (progress, peer) in self.shared.registered() {
             if crowded {
                 progress.lull();
             }
@@ -576,8 +592,9 @@ impl Worker {
             if held {
                 // An app held the worker: whoever is late by that could not be heard.
                 progress.excuse();
-            } else if let Some(overdue) = progress.sweep(&self.limits, draining) {
-                tracing::debug!("ended a connection whose peer {overdue}");
+            } else {
+                let Gate { limits, evictions, .. } = &*self.gate;
+                progress.sweep(limits, seconds, draining, |why| evictions.count(why, &peer));
             }
         }
         if draining.is_some() {
@@ -640,7 +657,8 @@ mod tests {
         fn register(shared: &Arc<Shared>) -> (Arc<Progress>, Registered) {
             let progress = Arc::new(Progress::new(shared.clock.clone(), Phase::Tunnel));
             let _ = shared.open.fetch_add(1, Relaxed);
-            (progress.clone(), shared.register(progress, Counted(shared.clone())))
+            let counted = Counted { shared: shared.clone(), pass: Pass::default() };
+            (progress.clone(), shared.register(progress, Peer::Unix, counted))
         }
 
         let (done, judged) = std::sync::mpsc::channel();

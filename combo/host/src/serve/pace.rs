@@ -1,0 +1,75 @@
+//! How much a peer moves while it is waited for -> for how long it has been too slow. Pure.
+//!
+//! A bucket that leaks: each second of waiting adds what a peer has to move in one, each byte that it moves
+//! takes one out. So who is silent is too slow by a second each second, who drips is so by nearly as much,
+//! and who keeps the rate never is, whatever it moves at a time.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// What one peer owes, in bytes. Only the sweep asks.
+#[derive(Debug, Default)]
+pub(crate) struct Pace(AtomicU64);
+
+impl Pace {
+    /// So many seconds went by, in which so many bytes moved and the peer was waited for, or was not: then it
+    /// pays back with time, too.
+    pub(crate) fn goes_on(&self, waits: bool, seconds: u32, moved: u32, rate: u32) {
+        let (owed, due) = (self.0.load(Relaxed), u64::from(seconds) * u64::from(rate));
+        let owed = if waits { owed.saturating_add(due) } else { owed.saturating_sub(due) };
+        self.0.store(owed.saturating_sub(moved.into()), Relaxed);
+    }
+
+    /// Whether it has been too slow for longer than this. The first second may have been a part of one, so as
+    /// long as this is not too long.
+    pub(crate) fn is_over(&self, limit: Duration, rate: u32) -> bool {
+        self.0.load(Relaxed) > limit.as_secs().saturating_mul(rate.into())
+    }
+
+    /// It is waited for on account of something else now.
+    pub(crate) fn restart(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After how many seconds a peer that moves so many bytes in each is too slow, of an hour.
+    fn over(moves: impl Fn(u32) -> u32) -> Option<u32> {
+        let pace = Pace::default();
+        (1..=3_600).find(|second| {
+            pace.goes_on(true, 1, moves(*second), 240);
+            pace.is_over(Duration::from_secs(60), 240)
+        })
+    }
+
+    #[test]
+    fn who_keeps_the_rate_is_never_too_slow_and_who_drips_is_almost_as_late_as_who_is_silent() {
+        assert_eq!(over(|_| 0), Some(61));
+        assert_eq!(over(|_| 1), Some(61));
+        assert_eq!(over(|_| 120), Some(121));
+        assert_eq!(over(|_| 239), None, "that takes four hours");
+        assert_eq!(over(|_| 240), None);
+        assert_eq!(over(|second| if second % 50 == 0 { 50 * 240 } else { 0 }), None, "in pieces");
+        assert_eq!(over(|second| if second % 50 == 0 { 1_000 } else { 0 }), Some(65));
+        assert_eq!(over(|second| if second == 1 { u32::MAX } else { 0 }), Some(62), "nothing is saved up");
+    }
+
+    #[test]
+    fn who_is_not_waited_for_pays_back() {
+        let pace = Pace::default();
+        pace.goes_on(true, 61, 0, 240);
+        assert!(pace.is_over(Duration::from_secs(60), 240));
+        pace.goes_on(false, 30, 0, 240);
+        pace.goes_on(true, 29, 0, 240);
+        assert!(!pace.is_over(Duration::from_secs(60), 240));
+        pace.goes_on(true, 1, 0, 240);
+        assert!(pace.is_over(Duration::from_secs(60), 240));
+        pace.restart();
+        assert!(!pace.is_over(Duration::ZERO, 1));
+    }
+}
