@@ -1,17 +1,13 @@
-//! The request path, a file per stage, in the order that a request passes them: [`listen`], [`tls`],
+//! The request path, a file per stage, in the order that a request passes them: [`listen`] with [`gate`], [`tls`],
 //! [`http`], [`answer`] through [`guard`] and [`route`] ([`recent`] is what it still knows), the mount (see
-//! `crate::mount`), [`refusal`]. [`ticket`] goes with a request from its head to the end of its answer.
+//! `crate::mount`), [`refusal`]; [`ticket`] goes with a request to the end of its answer. [`haproxy`] and [`proxies`]
+//! are what proxies say, [`grpc`] is what is different for its calls, [`websocket`] and [`frames`] for theirs.
 //!
-//! Where proxies stand before us, [`haproxy`] and [`proxies`] are what they say of a connection and of a
-//! request. Around them: [`worker`], one thread with everything that requests need; [`sweep`], which ends
-//! what is overdue by the marks that [`stream`] and [`body`] leave; [`websocket`], which it has in common
-//! with the app that speaks in it; [`frames`], what was said there; [`mounted`], what answers for a mount on a worker; [`front`], routing within the layers around all
-//! mounts; [`grpc`], what is different for calls of gRPC.
-//!
-//! What clients may do is in [`limits`]. It is held by [`gate`] before a worker knows of them, which has an eye
-//! on [`memory`]; by the HTTP library; and by the sweep: [`pace`] says who is too slow, over HTTP/2 for each
-//! [`exchange`] by itself, where [`http2`] knows whether a head is whole and `outgoing` what a peer has taken.
-//! [`evictions`] counts them.
+//! Around them: [`worker`], one thread with all that requests need; [`mounted`], what answers for a mount there, and
+//! [`front`], routing within layers around all mounts; [`sweep`], which ends what is overdue by the marks that
+//! [`stream`] and [`body`] leave. What clients may do is in [`limits`]: [`pace`] says who is too slow, over HTTP/2 of
+//! each [`exchange`]; [`http2`] sees torn heads, `outgoing` what is not taken, [`memory`] what is left; [`evictions`]
+//! counts.
 
 pub(crate) mod answer;
 pub(crate) mod body;
