@@ -283,13 +283,17 @@ fn shortened(mut said: String) -> String {
 #[cfg(test)]
 mod tests {
     use std::{
-        fmt,
-        sync::atomic::{AtomicUsize, Ordering},
+        fmt, io,
+        sync::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering},
+        },
         task::{Wake, Waker},
     };
 
     use bytes::Bytes;
     use tokio::sync::{Notify, oneshot};
+    use tracing::{Dispatch, dispatcher, info};
 
     use super::*;
 
@@ -423,7 +427,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_is_told_with_its_causes() {
         #[derive(Debug)]
-        struct Outer(std::io::Error);
+        struct Outer(io::Error);
 
         impl fmt::Display for Outer {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -438,7 +442,7 @@ mod tests {
         }
 
         let task = async |_: Tick| -> Changes {
-            Err(Outer(std::io::Error::other(BoxError::from("the line is dead"))).into())
+            Err(Outer(io::Error::other(BoxError::from("the line is dead"))).into())
         };
         check(task, failed("cannot ask the weather: the line is dead")).await;
         check(async |_: Tick| -> Changes { Err("plain".into()) }, failed("plain")).await;
@@ -606,7 +610,7 @@ mod tests {
     #[tokio::test]
     async fn what_blocks_is_not_left_behind_when_it_is_cut() {
         let (go, gone) = std::sync::mpsc::channel::<()>();
-        let gone = std::sync::Mutex::new(gone);
+        let gone = Mutex::new(gone);
         let blocks = move |_: Tick| {
             let _ = gone.lock().expect("one at a time").recv();
             Ok(Vec::new())
@@ -621,6 +625,62 @@ mod tests {
         assert!(!running.is_finished());
         drop(go);
         assert_eq!(running.await.expect("no panic").outcome, None);
+    }
+
+    /// What is logged, in one piece.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_task_logs_is_logged_in_the_span_of_its_tick() {
+        let lines = Lines::default();
+        let subscribers = [(); 2].map(|()| {
+            let lines = lines.clone();
+            let subscriber = tracing_subscriber::fmt().with_ansi(false).with_target(false).without_time();
+            Dispatch::new(subscriber.with_writer(move || lines.clone()).finish())
+        });
+        // While there are two, no test that logs on another thread settles for good that nobody listens.
+        let [log, _other] = subscribers;
+        let _here = dispatcher::set_default(&log);
+        let (root, mut work) = work(async |_: Tick| {
+            info!("before it waits");
+            tokio::task::yield_now().await;
+            info!("after it");
+            Ok(Vec::new())
+        });
+        let mut tick = Tick::at(at(4));
+        tick.attempt = 2;
+        assert_eq!(run(work.clone(), tick, Cancel::new(), || at(5)).await.outcome, Some(Outcome::Ran));
+        let here = std::thread::current().id();
+        let of_blocking = log.clone();
+        let blocks = move |_: Tick| {
+            assert_ne!(std::thread::current().id(), here);
+            // Of the thread, that is; the span is not a matter of this.
+            dispatcher::with_default(&of_blocking, || info!("where it may block"));
+            Ok(Vec::new())
+        };
+        let folders = Folders::open(root.path(), &["static".into()], None).expect("a folder");
+        work = Arc::new(Work { name: "block".into(), task: erase_blocking(blocks), folders });
+        let ended = run(work, Tick::at(at(8)), Cancel::new(), || at(9)).await;
+        assert_eq!(ended.outcome, Some(Outcome::Ran));
+        info!("outside");
+        assert_eq!(
+            String::from_utf8_lossy(&lines.0.lock().expect("no panic")),
+            " INFO tick{job=clock due=1970-01-01T00:00:04Z attempt=2}: before it waits\n \
+             INFO tick{job=clock due=1970-01-01T00:00:04Z attempt=2}: after it\n \
+             INFO tick{job=block due=1970-01-01T00:00:08Z attempt=1}: where it may block\n \
+             INFO outside\n"
+        );
     }
 
     #[test]
