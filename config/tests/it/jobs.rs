@@ -210,6 +210,70 @@ fn tasks_that_go_wrong_hold_up_nobody() {
     release.store(true, Relaxed);
 }
 
+/// A hosted job cannot be cut: its tick gets an outcome all the same, those that are due while its code goes on
+/// are skipped, and the first that is due after its end runs.
+#[test]
+fn a_hosted_job_that_takes_too_long_has_timed_out_and_its_next_ticks_wait_for_its_end() {
+    const EVERY_SECOND: &str = "* * * * * *";
+    let released = Arc::new(AtomicBool::new(false));
+    let (by_blocking, by_waiting) = (released.clone(), released.clone());
+    let blocks = tokio_cron_scheduler::Job::new(EVERY_SECOND, move |_, _| {
+        let began = Instant::now();
+        while !by_blocking.load(Relaxed) && began.elapsed() < secs(60) {
+            thread::sleep(millis(5));
+        }
+    });
+    let waits = tokio_cron_scheduler::Job::new_async(EVERY_SECOND, move |_, _| {
+        let released = by_waiting.clone();
+        Box::pin(async move {
+            while !released.load(Relaxed) {
+                tokio::time::sleep(millis(5)).await;
+            }
+        })
+    });
+    let named = ["blocks", "waits"];
+    let jobs = named.into_iter().zip([blocks, waits]);
+    let site = Site::start(jobs.fold(three().state(".state"), |deployment, (name, job)| {
+        deployment.job(Job::hosted(name, job).time_limit(millis(50)).grace(millis(50)))
+    }));
+    eventually("both have timed out and their next ticks were skipped", || {
+        let jobs = site.status().jobs;
+        named.iter().all(|name| of(&jobs, name).counts.skipped >= 3).then_some(())
+    });
+    for name in named {
+        let job = of(&site.status().jobs, name).clone();
+        assert_eq!((job.counts.timed_out, job.counts.ran, job.failures), (1, 0, 1), "{name}");
+    }
+    for framework in FRAMEWORKS {
+        assert_eq!(site.wire().ask(get(&format!("/{framework}/hello/x"))).status, 200);
+    }
+    released.store(true, Relaxed);
+    eventually("both run again", || {
+        let jobs = site.status().jobs;
+        named
+            .iter()
+            .all(|name| of(&jobs, name).counts.ran >= 2 && of(&jobs, name).failures == 0)
+            .then_some(())
+    });
+    let folder = site.path(".state");
+    for name in named {
+        let entries = combo::read_ledger(&folder).unwrap().into_iter().filter(|entry| &*entry.job == name);
+        let mut said: Vec<String> = entries.map(|entry| entry.outcome.to_string()).collect();
+        // One may be due while it is being ended.
+        said.retain(|said| said != "was skipped: the one before is still running");
+        said.dedup();
+        assert_eq!(
+            said,
+            [
+                "timed out: it took longer than 50ms; it does not end, and holds a thread",
+                "was skipped: the one before could not be ended and holds a thread",
+                "ran",
+            ],
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn a_job_that_blocks_does_not_keep_the_process() {
     let folder = folder();
