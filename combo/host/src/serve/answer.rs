@@ -23,6 +23,7 @@ use hyper::{body::Incoming, ext::Protocol, service::Service};
 use super::{
     body::ResponseBody,
     exchange::Exchange,
+    framing::{Asked, Fault, frame},
     grpc::Call,
     guard::{LastHead, Lengths, guard, valid_host},
     http::{Bulk, Tunnel},
@@ -76,12 +77,13 @@ impl Service<Request<Incoming>> for Door {
     fn call(&self, request: Request<Incoming>) -> Answer {
         let line = &self.0;
         let ticket = Some(Ticket::new(line.clone(), &request));
-        let call = Call::of(&request);
+        let (call, asked) = (Call::of(&request), Asked::of(&request));
         let connects = (*request.method() == Method::CONNECT).then(|| asked_for(&request));
         let bare = *request.method() == Method::HEAD && request.version() == Version::HTTP_2;
         let refused = State::Refused(Refusal::NoMount);
         // A request is large, so it is put where it stays before anybody looks at it.
-        let mut answer = Answer { request: Some(request), ticket, connects, bare, call, state: refused };
+        let mut answer =
+            Answer { request: Some(request), ticket, connects, bare, asked, call, state: refused };
         answer.admit(line);
         answer
     }
@@ -192,6 +194,8 @@ pub(super) struct Answer {
     connects: Option<Kind>,
     /// Its body stays here: over HTTP/2 the HTTP library would send it, whatever the method.
     bare: bool,
+    /// What decides where its answer ends.
+    asked: Asked,
     /// If it is one of gRPC.
     call: Option<Call>,
     state: State,
@@ -257,13 +261,20 @@ impl Future for Answer {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Ok(Some(Answering::Now(Ok(response)))) => {
+            Ok(Some(Answering::Now(Ok(mut response)))) => {
+                let fault = frame(&mut response, this.asked).err();
+                if let Some(fault) = &fault {
+                    ticket.complain(&fault.said());
+                }
                 let refusal = response.extensions().get::<Refusal>().copied();
                 // A panic within a layer was caught there.
                 if refusal == Some(Refusal::Panicked) {
                     ticket.panicked();
                 }
                 match refusal {
+                    _ if matches!(fault, Some(Fault::Interim(_))) => {
+                        ticket.refused(Refusal::Failed, this.call.is_some())
+                    }
                     // A layer had it said in the words of HTTP.
                     Some(refusal) if this.call.is_some() => ticket.refused(refusal, true),
                     _ => {

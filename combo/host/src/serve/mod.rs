@@ -1,6 +1,6 @@
 //! The request path, a file per stage, in the order that a request passes them: [`listen`] with [`gate`], [`tls`],
 //! [`http`], [`answer`] through [`guard`] and [`route`] ([`recent`] is what it still knows), the mount (see
-//! `crate::mount`), [`refusal`]; [`ticket`] goes with a request to the end of its answer. [`haproxy`] and [`proxies`]
+//! `crate::mount`), [`refusal`], [`framing`]; [`ticket`] goes with a request to the end of its answer. [`haproxy`] and [`proxies`]
 //! are what proxies say, [`grpc`] is what is different for its calls, [`websocket`] and [`frames`] for theirs.
 //!
 //! Around them: [`worker`], one thread with all that requests need; [`mounted`], what answers for a mount there, and
@@ -14,6 +14,7 @@ pub(crate) mod body;
 pub(crate) mod evictions;
 pub(crate) mod exchange;
 pub(crate) mod frames;
+pub(crate) mod framing;
 pub(crate) mod front;
 pub(crate) mod gate;
 pub(crate) mod grpc;
