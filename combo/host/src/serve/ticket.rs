@@ -252,6 +252,16 @@ pub(super) struct Outgoing {
     pub(super) ticket: Ticket,
 }
 
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if self.body.streams() {
+            // What it owns may panic in its turn; that ends no connection.
+            let body = std::mem::take(&mut self.body);
+            let _ = self.ticket.guarded(|| drop(body));
+        }
+    }
+}
+
 impl Body for Outgoing {
     type Data = Bytes;
     type Error = BoxError;
