@@ -39,6 +39,8 @@ mod jobs;
 mod killed;
 /// The commands about jobs, and the ledger.
 mod ledger;
+/// Apps that misbehave.
+mod misbehaving;
 /// What is said of a mount.
 mod options;
 /// Programs from outside.

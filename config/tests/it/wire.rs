@@ -203,6 +203,19 @@ impl Wire {
         self.ahead.drain(..count).collect()
     }
 
+    /// Waits for a head, and leaves it to be read. Nothing if the connection ends before.
+    pub(crate) fn coming(&mut self) -> Option<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(end) = self.ahead.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                return Some(String::from_utf8(self.ahead[..end + 4].to_vec()).expect("a head in text"));
+            }
+            if !matches!(self.more(until), Ok(1..)) {
+                return None;
+            }
+        }
+    }
+
     /// Reads a head and no more.
     pub(crate) fn head(&mut self) -> String {
         self.until("\r\n\r\n");
