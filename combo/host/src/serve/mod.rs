@@ -1,7 +1,7 @@
 //! The request path, a file per stage, in the order that a request passes them: [`listen`] with [`gate`], [`tls`],
 //! [`http`], [`answer`] through [`guard`] and [`route`] ([`recent`] is what it still knows), the mount (see
-//! `crate::mount`), [`refusal`], [`framing`]; [`ticket`] goes with a request to the end of its answer. [`haproxy`] and [`proxies`]
-//! are what proxies say, [`grpc`] is what is different for its calls, [`websocket`] and [`frames`] for theirs.
+//! `crate::mount`), [`framing`] or [`refusal`]; [`ticket`] goes with a request to the end of its answer. [`haproxy`]
+//! and [`proxies`] are what proxies say, [`grpc`] what is different for its calls, [`websocket`] and [`frames`] for theirs.
 //!
 //! Around them: [`worker`], one thread with all that requests need; [`mounted`], what answers for a mount there, and
 //! [`front`], routing within layers around all mounts; [`sweep`], which ends what is overdue by the marks that
