@@ -29,6 +29,7 @@ pub mod problem;
 pub mod schedule;
 pub mod task;
 pub mod trigger;
+pub mod user;
 
 pub use change::Change;
 pub use command::{Command, Evicted, JobStatus, MountState, MountStatus, Reply, Status};
@@ -44,3 +45,4 @@ pub use problem::{Problem, Problems};
 pub use schedule::Schedule;
 pub use task::{BoxError, Cancel, Task, Tick};
 pub use trigger::Trigger;
+pub use user::User;

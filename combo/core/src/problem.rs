@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use crate::{endpoint, pattern, schedule};
+use crate::{endpoint, pattern, schedule, user};
 
 /// One thing that is wrong with a deployment, in its author's own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +91,13 @@ pub enum Problem {
         /// The folders it was given.
         may: Vec<PathBuf>,
     },
+    /// The user that it is to become cannot be meant.
+    User {
+        /// As it was said.
+        said: String,
+        /// What is wrong with it.
+        fault: user::Fault,
+    },
     /// A setting is out of its range.
     Setting {
         /// Its name.
@@ -141,6 +148,7 @@ impl fmt::Display for Problem {
                 }
                 f.write_str(")")
             }
+            Self::User { said, fault } => write!(f, "cannot become user `{said}`: {fault}"),
             Self::Setting { name, said, must } => write!(f, "{name} cannot be `{said}`: it must be {must}"),
         }
     }
@@ -246,6 +254,10 @@ mod tests {
             (
                 Problem::WritesOutside { job: job(), path: "data/a".into(), may: vec![] },
                 "job `clock` writes `data/a` and was given no folder; say `.may_write(\"…\")`",
+            ),
+            (
+                Problem::User { said: "root".into(), fault: user::Fault::Root },
+                "cannot become user `root`: to become root is to give up nothing",
             ),
             (
                 Problem::Setting { name: "workers", said: "0".into(), must: "at least 1" },

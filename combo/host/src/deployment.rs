@@ -48,6 +48,7 @@ pub struct Deployment {
     pub(crate) state: Option<PathBuf>,
     pub(crate) keep: Keep,
     pub(crate) root: Option<PathBuf>,
+    pub(crate) user: Option<String>,
     pub(crate) workers: Option<usize>,
     pub(crate) drain: Duration,
     pub(crate) told: Vec<Draining>,
@@ -71,6 +72,7 @@ impl Deployment {
             state: None,
             keep: Keep::default(),
             root: None,
+            user: None,
             workers: None,
             drain: DRAIN,
             told: Vec::new(),
@@ -153,6 +155,31 @@ impl Deployment {
     /// The folder that relative paths are under. Default: the one that the process was started in.
     pub fn root(mut self, folder: impl Into<PathBuf>) -> Self {
         self.root = Some(folder.into());
+        self
+    }
+
+    /// Who the process becomes once it listens, for one that is started as root to have a port under 1024:
+    /// `"www"`, `"www:web"`, `1000`. The grammar is in [`combo_core::user`]. Default: it stays who it is.
+    ///
+    /// As root it only listens: sockets are bound, and keys and certificates read. Then all of the process,
+    /// every thread that is there and every one to come, is that user, in its groups, without a capability and
+    /// with no way back: programs that it starts gain nothing by their own file's owner or capabilities
+    /// either, so `sudo` and `ping` may not work in them. This is looked at thread by thread, and tried,
+    /// before anything else is opened: folders, ledger, mounts that are built at the start. What builds the
+    /// deployment itself runs before that, as root.
+    ///
+    /// Paths are the user's to reach: the root and what is in it, and the folder of the state. Unix sockets are
+    /// given to it. They are taken away at the end where it may do so, in a folder that it may write;
+    /// elsewhere the next start does.
+    ///
+    /// Who is started as that user already has nothing to give up, and keeps what capabilities it was given.
+    /// Who is another, and not root, is refused. If anything is refused the process may be the user all the
+    /// same: of a program that goes on after [`start`](crate::start) has failed, nothing is root's any more.
+    ///
+    /// Commands that jobs run are told of the user by `HOME`, `USER`, `LOGNAME` and `SHELL`, as services are by
+    /// systemd.
+    pub fn user(mut self, user: impl fmt::Display) -> Self {
+        self.user = Some(user.to_string());
         self
     }
 

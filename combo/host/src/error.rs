@@ -61,6 +61,10 @@ pub(crate) enum Kind {
         path: PathBuf,
         pid: String,
     },
+    User {
+        user: String,
+        cause: BoxError,
+    },
     Thread {
         what: &'static str,
         cause: io::Error,
@@ -110,6 +114,7 @@ impl fmt::Display for Error {
                 "another process ({pid}) keeps the ledger in `{}`: two would run every job twice; give this one another root or state folder",
                 path.display()
             ),
+            Kind::User { user, .. } => write!(f, "cannot become user `{user}`"),
             Kind::Thread { what, .. } => write!(f, "cannot start the {what}"),
         }
     }
@@ -125,7 +130,7 @@ impl std::error::Error for Error {
             | Kind::Watch { cause, .. }
             | Kind::Thread { cause, .. } => cause,
             Kind::Kept { .. } => return None,
-            Kind::Mount { cause, .. } | Kind::Job { cause, .. } => cause.as_ref(),
+            Kind::Mount { cause, .. } | Kind::Job { cause, .. } | Kind::User { cause, .. } => cause.as_ref(),
             #[cfg(feature = "tls")]
             Kind::Read { cause, .. } | Kind::Pair { cause, .. } => cause.as_ref(),
         })
@@ -228,6 +233,10 @@ mod tests {
             (
                 Kind::Kept { path: ".state".into(), pid: "7".into() },
                 "another process (7) keeps the ledger in `.state`: two would run every job twice; give this one another root or state folder",
+            ),
+            (
+                Kind::User { user: "www".into(), cause: "there is no such user".into() },
+                "cannot become user `www`: there is no such user",
             ),
             (Kind::Thread { what: "watch", cause: io() }, "cannot start the watch: entity not found"),
         ];

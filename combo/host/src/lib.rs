@@ -56,6 +56,7 @@
 #[cfg(panic = "abort")]
 compile_error!("combo contains panics, which needs unwinding: build with `panic = \"unwind\"`");
 
+mod account;
 mod cli;
 mod deployment;
 mod error;

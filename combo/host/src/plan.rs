@@ -14,8 +14,8 @@ use crate::{
     serve::{limits::Limits, proxies::Proxies},
 };
 use combo_core::{
-    Draining, Endpoint, Overlap, Pattern, Policies, Problem, Problems, Timestamp, Trigger, pattern::Host,
-    trigger::Event,
+    Draining, Endpoint, Overlap, Pattern, Policies, Problem, Problems, Timestamp, Trigger, User,
+    pattern::Host, trigger::Event,
 };
 
 /// More threads than this have never served anybody.
@@ -40,6 +40,7 @@ pub struct Plan {
     pub(crate) state: Option<PathBuf>,
     pub(crate) keep: Keep,
     pub(crate) root: Option<PathBuf>,
+    pub(crate) user: Option<User>,
     pub(crate) workers: Option<usize>,
     pub(crate) drain: Duration,
     pub(crate) told: Vec<Draining>,
@@ -101,6 +102,13 @@ impl Deployment {
             }
         }
         let jobs = jobs(self.jobs, &mut problems);
+        let user = self.user.and_then(|said| match said.parse() {
+            Ok(user) => Some(user),
+            Err(fault) => {
+                problems.push(Problem::User { said, fault });
+                None
+            }
+        });
         if let Some(workers) = self.workers.filter(|workers| !(1..=MOST_WORKERS).contains(workers)) {
             problems.push(Problem::Setting { name: "workers", said: workers.to_string(), must: "1 to 1024" });
         }
@@ -122,6 +130,7 @@ impl Deployment {
             state: self.state,
             keep: self.keep,
             root: self.root,
+            user,
             workers: self.workers,
             drain: self.drain.min(LONGEST_DRAIN),
             told: self.told,
@@ -333,6 +342,9 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
         );
         writeln!(f, "  {endpoint}{}", if everywhere { ", every interface" } else { "" })?;
     }
+    if let Some(user) = &plan.user {
+        writeln!(f, "\nthen becomes user `{user}`")?;
+    }
     if !plan.trusted_proxies.is_empty() {
         writeln!(f, "\ntrusted proxies")?;
         let headers: Vec<_> = plan.proxies.headers().iter().map(|header| header.name()).collect();
@@ -453,6 +465,7 @@ mod tests {
             .job(Job::new("", "every 4s", Writes("a")))
             .trusted_proxies(["10.0.0.0/8", "localhost"])
             .proxy_headers(["x-forwarded-for", "x-real-ip", "forwarded"])
+            .user("www:0")
             .workers(0);
         check(
             deployment,
@@ -470,6 +483,7 @@ mod tests {
                 "job `clock` writes `static/../a`, outside what it may write (`static`)",
                 "a job has no name",
                 "job `` writes `a` and was given no folder; say `.may_write(\"…\")`",
+                "cannot become user `www:0`: to become root is to give up nothing",
                 "workers cannot be `0`: it must be 1 to 1024",
             ],
         );
@@ -566,6 +580,13 @@ mod tests {
             assert!(table.contains(&format!("\n\ntrusted proxies\n  {line}\n\n")), "{table}");
         }
         assert!(!small().plan().expect("a plan").to_string().contains("prox"));
+    }
+
+    #[test]
+    fn the_table_says_who_it_becomes() {
+        let table = small().user("www:web").plan().expect("a plan").to_string();
+        assert!(table.contains("  tcp:8080, every interface\n\nthen becomes user `www:web`\n\n"), "{table}");
+        assert!(!small().plan().expect("a plan").to_string().contains("user"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 
 use combo_core::{
     Alert, BoxError, Cancel, Command, Draining, Entry, MountState, Outcome, Pattern, Policies, Reply, Site,
-    Status, Tick, Timestamp, Trigger, trigger,
+    Status, Tick, Timestamp, Trigger, User, trigger,
 };
 use futures_util::FutureExt;
 use http::HeaderValue;
@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use crate::{
+    account::Account,
     deployment::OnAlert,
     error::{Error, Errors, Kind},
     jobs::{
@@ -141,7 +142,8 @@ impl Drop for Handle {
     }
 }
 
-/// Opens everything and begins to serve. Tasks run on the runtime that this is called on, so that
+/// Opens everything and begins to serve; between the listeners and the rest the process becomes the
+/// [user](crate::Deployment::user) that was said, if one was. Tasks run on the runtime that this is called on, so that
 /// should have several threads.
 ///
 /// # Errors
@@ -287,7 +289,8 @@ impl House {
 
 impl Opened {
     /// With a `layer` nothing real is listened on or written: what tasks write goes there.
-    /// Without `events` no file is watched.
+    /// Without `events` no file is watched. Listeners are opened first, as whoever this process is, and
+    /// everything else as the user that it becomes.
     pub(crate) async fn open(
         plan: Plan,
         layer: Option<&Path>,
@@ -299,6 +302,28 @@ impl Opened {
             Ok(root) => root,
             Err(error) => return Err(Errors(vec![error])),
         };
+        let mut listeners = Vec::new();
+        if layer.is_none() {
+            for endpoint in &plan.endpoints {
+                match Listener::open(endpoint, &root, &plan.limits) {
+                    Ok(listener) => listeners.push(listener),
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        let mut account = None;
+        if let Some(user) = plan.user.as_ref().filter(|_| layer.is_none()) {
+            // What root could reach this user may not.
+            let became = become_user(user, &listeners).and_then(|became| folder(&root).map(|_| became));
+            match became {
+                Ok(became) => account = Some(became),
+                // What is opened now would be opened by the wrong one.
+                Err(error) => {
+                    errors.push(error);
+                    return Err(Errors(errors));
+                }
+            }
+        }
         let mut names: Vec<_> = plan.mounts.iter().map(|mount| mount.pattern.to_string()).collect();
         let labels = plan.mounts.iter().map(|mount| mount.target.label.clone());
         let mounts = names.iter().cloned().zip(labels).collect();
@@ -315,7 +340,7 @@ impl Opened {
             let terms = terms(&job, &host, &usual);
             let name = terms.name.clone();
             standing.push((terms, Past::default()));
-            match work(job, name, &mut opening).await {
+            match work(job, name, &mut opening, account.as_ref()).await {
                 Ok(work) => jobs.push(Arc::new(work)),
                 Err(error) => errors.push(error),
             }
@@ -340,15 +365,6 @@ impl Opened {
                     tellings.push(telling);
                 }
                 Err(error) => errors.push(error),
-            }
-        }
-        let mut listeners = Vec::new();
-        if layer.is_none() {
-            for endpoint in &plan.endpoints {
-                match Listener::open(endpoint, &root, &plan.limits) {
-                    Ok(listener) => listeners.push(listener),
-                    Err(error) => errors.push(error),
-                }
             }
         }
         // Last, since this is what other processes see.
@@ -446,12 +462,27 @@ fn telling(pattern: &Pattern, target: &Target, draining: &Draining) -> Telling {
 
 /// The folder that relative paths are under.
 fn root(said: Option<&Path>) -> Result<PathBuf, Error> {
-    let path = said.unwrap_or(Path::new("."));
-    let root = path.canonicalize().and_then(|root| match root.is_dir() {
-        true => Ok(root),
-        false => Err(io::ErrorKind::NotADirectory.into()),
-    });
+    folder(said.unwrap_or(Path::new(".")))
+}
+
+fn folder(path: &Path) -> Result<PathBuf, Error> {
+    // With the dot it has to be a folder that one may go into.
+    let root = path.canonicalize().and_then(|root| root.join(".").metadata().map(|_| root));
     root.map_err(|cause| Kind::Root { path: path.to_owned(), cause }.into())
+}
+
+/// Makes this process a user, unless it is that already.
+fn become_user(user: &User, listeners: &[Listener]) -> Result<Account, Error> {
+    let refused = |cause| Error::from(Kind::User { user: user.to_string(), cause });
+    let account = Account::find(user).map_err(refused)?;
+    if account.is_to_come(user).map_err(refused)? {
+        for listener in listeners {
+            listener.give(&account)?;
+        }
+        account.become_it().map_err(refused)?;
+        tracing::info!("became user `{user}`");
+    }
+    Ok(account)
 }
 
 /// What a mount is made from, and what its requests are told of it.
@@ -497,7 +528,12 @@ fn terms(job: &PlannedJob, host: &str, usual: &Arc<Policies>) -> Terms {
     Terms { name, trigger: job.trigger.clone(), policies, offset }
 }
 
-async fn work(job: PlannedJob, shared: Arc<str>, opening: &mut Opening<'_>) -> Result<Work, Error> {
+async fn work(
+    job: PlannedJob,
+    shared: Arc<str>,
+    opening: &mut Opening<'_>,
+    account: Option<&Account>,
+) -> Result<Work, Error> {
     let PlannedJob { name, may_write, work, policies, .. } = job;
     let folders =
         opening.open(&may_write).map_err(|(path, cause)| Kind::Folder { job: name.clone(), path, cause })?;
@@ -507,7 +543,7 @@ async fn work(job: PlannedJob, shared: Arc<str>, opening: &mut Opening<'_>) -> R
         #[cfg(feature = "testing")]
         PlannedWork::Command(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
         PlannedWork::Command(program) => Arc::new(Commanded {
-            program,
+            program: program.told_of(account.map(Account::environment).unwrap_or_default()),
             job: shared.clone(),
             root: opening.root.to_path_buf(),
             grace: policies.grace,

@@ -39,7 +39,7 @@ pub(crate) struct Said {
 /// A command without what the outside might have set for it.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    for name in ["COMBO_LISTEN", "COMBO_ROOT", "COMBO_WORKERS", "COMBO_LOG", "RUST_LOG"] {
+    for name in ["COMBO_LISTEN", "COMBO_ROOT", "COMBO_USER", "COMBO_WORKERS", "COMBO_LOG", "RUST_LOG"] {
         let _ = command.env_remove(name);
     }
     let _ = command.stdin(Stdio::null());
@@ -106,7 +106,11 @@ impl Child {
         Self::of(command, folder, |_| ())
     }
 
-    fn of(mut command: Command, folder: TempDir, change: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn of(mut command: Command, folder: TempDir, change: impl FnOnce(&mut Command)) -> Self {
         change(command.current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::piped()));
         let mut process = command.spawn().expect("a process");
         let log = Arc::new(Lines::default());
@@ -118,13 +122,13 @@ impl Child {
             lines.push("the end of standard error");
         }));
         let child = Self { process, folder, log };
-        let _ = child.log.wait(&["frankenstein serves"]);
+        let _ = child.log.wait(&[" serves"]);
         child
     }
 
     /// Where it says that it serves.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        let lines = self.log.with(&["frankenstein serves"]);
+        let lines = self.log.with(&[" serves"]);
         let parsed =
             lines.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON"));
         parsed.map(|line| line["address"].as_str().expect("an address").to_owned()).collect()

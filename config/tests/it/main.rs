@@ -64,6 +64,8 @@ mod stop;
 mod streaming;
 /// Connections that become something else.
 mod upgrades;
+/// Root that becomes a user.
+mod user;
 /// Websockets.
 mod websocket;
 /// Threads that serve.

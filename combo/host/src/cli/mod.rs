@@ -145,6 +145,9 @@ struct Said {
     /// The folder that relative paths are under
     #[arg(long, global = true, value_name = "DIR", env = "COMBO_ROOT", overrides_with = "root")]
     root: Option<PathBuf>,
+    /// Become this user once it listens, as `www`, `www:web` or `1000`
+    #[arg(long, global = true, value_name = "USER", env = "COMBO_USER", overrides_with = "user")]
+    user: Option<String>,
     /// How many threads serve requests
     #[arg(long, global = true, value_name = "N", env = "COMBO_WORKERS", overrides_with = "workers")]
     workers: Option<usize>,
@@ -267,6 +270,9 @@ impl Said {
         }
         if let Some(root) = &self.root {
             deployment.root = Some(root.clone());
+        }
+        if let Some(user) = &self.user {
+            deployment.user = Some(user.clone());
         }
         if let Some(workers) = self.workers {
             deployment.workers = Some(workers);
@@ -507,6 +513,7 @@ mod tests {
     #[test]
     fn a_later_flag_wins() {
         check("--root a --root b", |said| said.root == Some("b".into()));
+        check("--user a --user b:c", |said| said.user.as_deref() == Some("b:c"));
         check("run --workers 1 --workers 2", |said| said.workers == Some(2));
         check("--log off --log json run", |said| said.log == Some(LogForm::Json));
         check("--listen 80 --listen tcp:81", |said| said.listen == ["80", "tcp:81"]);

@@ -56,7 +56,8 @@ const PIPE: usize = 1024 * 1024;
 /// Exit status 0 is a success, and everything else a failure. It has this process's environment and what
 /// was said with [`env`](Self::env), and beside that `COMBO_JOB`, the name of the job; `COMBO_DUE`, the
 /// instant that the schedule named, as RFC 3339; `COMBO_ATTEMPT`, from 1; and `COMBO_MISSED`, how many
-/// due instants were merged into this one.
+/// due instants were merged into this one. Where there is a [user](crate::Deployment::user), `HOME`, `USER`,
+/// `LOGNAME` and `SHELL` are what the system has for it, or not there.
 ///
 /// What it says, on standard output or standard error, is logged line by line, and the last lines are with
 /// the outcome.
@@ -136,6 +137,14 @@ impl Program {
     /// What it reads on standard input. Default: nothing, from `/dev/null`.
     pub fn stdin(mut self, input: impl Into<Bytes>) -> Self {
         self.input = input.into();
+        self
+    }
+
+    /// Tells it these variables, unless something else is said of them or it is to have none of ours.
+    pub(crate) fn told_of(mut self, environment: &[(OsString, Option<OsString>)]) -> Self {
+        if !self.clear {
+            drop(self.environment.splice(0..0, environment.iter().cloned()));
+        }
         self
     }
 

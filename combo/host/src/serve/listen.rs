@@ -23,7 +23,10 @@ use super::{
     limits::Limits,
     worker::{Accepted, Desk, Raw, Tls},
 };
-use crate::error::{Error, Kind};
+use crate::{
+    account::Account,
+    error::{Error, Kind},
+};
 
 /// How many connections the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 4_096;
@@ -115,6 +118,12 @@ impl Listener {
                 if self.tls.is_some() { Address::Tls(address) } else { Address::Tcp(address) }
             }
         }
+    }
+
+    /// Gives a unix socket's file to the user that this process becomes.
+    pub(crate) fn give(&self, account: &Account) -> Result<(), Error> {
+        let Bound::Unix { path, .. } = &self.socket else { return Ok(()) };
+        account.give(path).map_err(|cause| Kind::Listen { endpoint: self.endpoint.to_string(), cause }.into())
     }
 
     fn accept(&self) -> io::Result<Accepted> {
