@@ -324,7 +324,8 @@ fn the_readme_shows_the_deployment() {
     assert_eq!(code, read("config/src/lib.rs"));
 }
 
-const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "combo/ARCHITECTURE.md", "combo/COMPATIBILITY.md"];
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "CHANGELOG.md", "combo/ARCHITECTURE.md", "combo/COMPATIBILITY.md", "combo/DEPLOYING.md"];
 
 #[test]
 fn what_the_documents_name_is_there() {

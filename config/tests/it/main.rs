@@ -62,6 +62,9 @@ mod start;
 mod stop;
 /// Bodies that come bit by bit.
 mod streaming;
+/// System calls.
+#[cfg(feature = "outside")]
+mod syscalls;
 /// Connections that become something else.
 mod upgrades;
 /// Root that becomes a user.

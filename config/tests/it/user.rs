@@ -220,6 +220,8 @@ fn root_listens_and_a_user_with_no_way_back_serves() {
             let nnp = "NoNewPrivs:\t1";
             assert_eq!(said, [&*uid, &*gid, &*groups, home, user, logname, shell, nnp], "`{}`", who.said);
             every_thread_is(&who, child.id());
+            // Nobody else of the user reads the key out of it.
+            assert_eq!(owner(Path::new(&format!("/proc/{}/mem", child.id()))), (0, 0));
             let its = (who.uid, who.gid);
             for path in ["out/task", "out/command", "out/built", "var/state", "app.sock"] {
                 assert_eq!(owner(&folder.path().join(path)), its, "{path}");
