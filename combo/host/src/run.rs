@@ -13,8 +13,8 @@ use std::{
 };
 
 use combo_core::{
-    Alert, BoxError, Cancel, Command, Draining, Entry, MountState, Outcome, Pattern, Policies, Reply, Site,
-    Status, Tick, Timestamp, Trigger, User, trigger,
+    Alert, BoxError, Cancel, Command, Draining, Endpoint, Entry, MountState, Outcome, Pattern, Policies,
+    Reply, Site, Status, Tick, Timestamp, Trigger, User, trigger,
 };
 use futures_util::FutureExt;
 use http::HeaderValue;
@@ -38,6 +38,7 @@ use crate::{
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
         gate::Gate,
+        limits::Limits,
         listen::{self, Address, Listener},
         memory,
         mounted::{Tally, Telling, Told, Turn},
@@ -289,8 +290,8 @@ impl House {
 
 impl Opened {
     /// With a `layer` nothing real is listened on or written: what tasks write goes there.
-    /// Without `events` no file is watched. Listeners are opened first, as whoever this process is, and
-    /// everything else as the user that it becomes.
+    /// Without `events` no file is watched. Where the process is to become a user, listeners are opened first,
+    /// and everything else as that user.
     pub(crate) async fn open(
         plan: Plan,
         layer: Option<&Path>,
@@ -302,19 +303,12 @@ impl Opened {
             Ok(root) => root,
             Err(error) => return Err(Errors(vec![error])),
         };
-        let mut listeners = Vec::new();
-        if layer.is_none() {
-            for endpoint in &plan.endpoints {
-                match Listener::open(endpoint, &root, &plan.limits) {
-                    Ok(listener) => listeners.push(listener),
-                    Err(error) => errors.push(error),
-                }
-            }
-        }
-        let mut account = None;
-        if let Some(user) = plan.user.as_ref().filter(|_| layer.is_none()) {
+        let endpoints = if layer.is_none() { plan.endpoints } else { Vec::new() };
+        let (mut listeners, mut account) = (Vec::new(), None);
+        if let Some(user) = plan.user.filter(|_| layer.is_none()) {
+            listeners = listen_on(&endpoints, &root, &plan.limits, &mut errors);
             // What root could reach this user may not.
-            let became = become_user(user, &listeners).and_then(|became| folder(&root).map(|_| became));
+            let became = become_user(&user, &listeners).and_then(|became| folder(&root).map(|_| became));
             match became {
                 Ok(became) => account = Some(became),
                 // What is opened now would be opened by the wrong one.
@@ -366,6 +360,9 @@ impl Opened {
                 }
                 Err(error) => errors.push(error),
             }
+        }
+        if account.is_none() {
+            listeners = listen_on(&endpoints, &root, &plan.limits, &mut errors);
         }
         // Last, since this is what other processes see.
         let (journal, sentences) = match plan.state.filter(|_| errors.is_empty()) {
@@ -469,6 +466,16 @@ fn folder(path: &Path) -> Result<PathBuf, Error> {
     // With the dot it has to be a folder that one may go into.
     let root = path.canonicalize().and_then(|root| root.join(".").metadata().map(|_| root));
     root.map_err(|cause| Kind::Root { path: path.to_owned(), cause }.into())
+}
+
+fn listen_on(
+    endpoints: &[Endpoint],
+    root: &Path,
+    limits: &Limits,
+    errors: &mut Vec<Error>,
+) -> Vec<Listener> {
+    let opened = endpoints.iter().map(|endpoint| Listener::open(endpoint, root, limits));
+    opened.filter_map(|opened| opened.map_err(|error| errors.push(error)).ok()).collect()
 }
 
 /// Makes this process a user, unless it is that already.
