@@ -156,7 +156,8 @@ impl fmt::Display for Pattern {
 }
 
 /// A path segment with its percent-encoded unreserved characters decoded and the other escapes in
-/// upper case (RFC 3986, section 6.2.2): segments that mean the same are the same text.
+/// upper case (RFC 3986, section 6.2.2): segments that mean the same are the same text. A `%` that begins no
+/// escape is `%25`, lest it begin one with what is decoded behind it.
 #[must_use]
 pub fn normal_segment(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
@@ -179,6 +180,10 @@ pub fn normal_segment(segment: &str) -> Cow<'_, str> {
                     }
                 }
                 at += 3;
+            }
+            None if bytes[at] == b'%' => {
+                normal.push_str("%25");
+                at += 1;
             }
             None => {
                 let c = segment[at..].chars().next().unwrap_or_default();
@@ -224,6 +229,8 @@ mod tests {
         check("/a/b", Ok("/a/b"));
         check("/%7Euser", Ok("/~user"));
         check("/a%2fb", Ok("/a%2Fb"));
+        check("/100%", Ok("/100%25"));
+        check("/%6%62log", Ok("/%256blog"));
         check("Admin.Example.COM./", Ok("admin.example.com/"));
         check("*.example.com/blog", Ok("*.example.com/blog"));
         check("[::1]/", Ok("[::1]/"));
@@ -271,7 +278,7 @@ mod tests {
         }
 
         #[test]
-        fn a_normal_segment_stays_as_it_is(segment in "\\PC{0,12}") {
+        fn a_normal_segment_stays_as_it_is(segment in "\\PC{0,12}|[%0-9a-f]{0,12}") {
             let once = normal_segment(&segment).into_owned();
             prop_assert_eq!(normal_segment(&once), once.as_str());
         }
