@@ -28,47 +28,65 @@ pub(crate) fn open(endpoint: &str, key: &Path, cert: &Path, clients: Option<&Cli
     let refused = |what, path: &Path, cause: BoxError| -> Error {
         Kind::Read { endpoint: endpoint.to_owned(), what, path: path.to_owned(), cause }.into()
     };
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| refused("key", key, cause(error)))?;
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| refused("certificate", cert, cause(error)))?;
-    let Some(certificate) = chain.first().cloned() else {
-        return Err(refused("certificate", cert, "there is no certificate in it".into()));
-    };
+    let private = read(key).and_then(|pem| private(&pem)).map_err(|cause| refused("key", key, cause))?;
+    let chain =
+        read(cert).and_then(|pem| chain(&pem)).map_err(|cause| refused("certificate", cert, cause))?;
     let verifier = match clients {
-        Some(clients) => {
-            let authority = &clients.authority;
-            Some(verifier(clients).map_err(|cause| refused("authority of clients", authority, cause))?)
+        Some(Clients { authority, optional }) => {
+            let verifier = read(authority).and_then(|pem| verifier(&pem, *optional));
+            Some(verifier.map_err(|cause| refused("authority of clients", authority, cause))?)
         }
         None => None,
     };
     let (key, cert): (PathBuf, PathBuf) = (key.into(), cert.into());
+    let pair = together(private, chain, verifier);
+    Ok(pair.map_err(|cause| Kind::Pair { endpoint: endpoint.to_owned(), key, cert, cause })?)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, BoxError> {
+    Ok(std::fs::read(path)?)
+}
+
+/// The first private key in a file.
+pub(crate) fn private(pem: &[u8]) -> Result<PrivateKeyDer<'static>, BoxError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(cause)
+}
+
+/// All certificates in a file, of which there is one.
+pub(crate) fn chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, BoxError> {
+    let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(cause)?;
+    if chain.is_empty() { Err("there is no certificate in it".into()) } else { Ok(chain) }
+}
+
+/// Lets in whoever shows a certificate of the authorities in a file, and perhaps whoever shows none.
+pub(crate) fn verifier(pem: &[u8], optional: bool) -> Result<Arc<dyn ClientCertVerifier>, BoxError> {
+    let mut roots = RootCertStore::empty();
+    for authority in chain(pem)? {
+        roots.add(authority)?;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = if optional { builder.allow_unauthenticated() } else { builder };
+    Ok(builder.build()?)
+}
+
+/// What a server is made of that shows this chain, if the key is that of its first certificate.
+pub(crate) fn together(
+    key: PrivateKeyDer<'static>,
+    chain: Vec<CertificateDer<'static>>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<Tls, BoxError> {
+    let certificate = chain.first().cloned().ok_or("there is no certificate")?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map(|builder| match verifier {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         })
-        .and_then(|builder| builder.with_single_cert(chain, private))
-        .map_err(|error| Kind::Pair { endpoint: endpoint.to_owned(), key, cert, cause: pair(error) })?;
+        .and_then(|builder| builder.with_single_cert(chain, key))
+        .map_err(pair)?;
     config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
     Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), certificate })
-}
-
-/// Lets in whoever shows a certificate of the authorities, and perhaps whoever shows none.
-fn verifier(clients: &Clients) -> Result<Arc<dyn ClientCertVerifier>, BoxError> {
-    let mut roots = RootCertStore::empty();
-    let authorities = CertificateDer::pem_file_iter(&clients.authority).map_err(cause)?;
-    for authority in authorities {
-        roots.add(authority.map_err(cause)?)?;
-    }
-    if roots.is_empty() {
-        return Err("there is no certificate in it".into());
-    }
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    let builder = if clients.optional { builder.allow_unauthenticated() } else { builder };
-    Ok(builder.build()?)
 }
 
 /// Whether a certificate is for this host, which may have a port.
@@ -96,7 +114,6 @@ pub(crate) fn facts(connection: &ServerConnection) -> combo_core::context::Tls {
 
 fn cause(error: rustls::pki_types::pem::Error) -> BoxError {
     match error {
-        rustls::pki_types::pem::Error::Io(error) => error.into(),
         rustls::pki_types::pem::Error::NoItemsFound => "there is none in it".into(),
         other => other.into(),
     }
