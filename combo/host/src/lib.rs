@@ -60,6 +60,9 @@ mod account;
 mod cli;
 mod deployment;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod jobs;
 pub mod mount;
 mod plan;

@@ -12,8 +12,8 @@
 mod body;
 mod media;
 mod opened;
-mod path;
-mod range;
+pub(crate) mod path;
+pub(crate) mod range;
 mod root;
 #[cfg(test)]
 mod tests;

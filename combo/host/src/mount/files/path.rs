@@ -10,15 +10,15 @@ const WELL_KNOWN: &str = ".well-known";
 
 /// A place below the root.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Decoded, relative, without empty segments; empty for the root itself.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// Ended in `/`.
-    pub(super) folder: bool,
+    pub(crate) folder: bool,
 }
 
 /// Where the path of a URI leads. Repeated slashes count as one.
-pub(super) fn place(raw: &str) -> Option<Place> {
+pub(crate) fn place(raw: &str) -> Option<Place> {
     let mut path = String::with_capacity(raw.len());
     for segment in raw.strip_prefix('/')?.split('/').filter(|segment| !segment.is_empty()) {
         let segment = percent_decode_str(segment).decode_utf8().ok()?;
@@ -35,7 +35,7 @@ pub(super) fn place(raw: &str) -> Option<Place> {
 
 /// Prefix, path and query with a slash after the path; never two slashes in a row, so never
 /// another host.
-pub(super) fn with_slash(prefix: &str, path: &str, query: Option<&str>) -> String {
+pub(crate) fn with_slash(prefix: &str, path: &str, query: Option<&str>) -> String {
     let mut location = String::with_capacity(prefix.len() + path.len() + 2);
     for segment in prefix.split('/').chain(path.split('/')).filter(|segment| !segment.is_empty()) {
         location.push('/');

@@ -8,7 +8,7 @@ use http::header::{ETAG, HeaderMap, LAST_MODIFIED};
 
 /// The part of a file of `len` bytes that `range` asks for, written out; none is the whole file.
 /// A part that lies behind the end is kept, for it is answered with 416.
-pub(super) fn part(range: &HeaderValue, len: u64) -> Option<HeaderValue> {
+pub(crate) fn part(range: &HeaderValue, len: u64) -> Option<HeaderValue> {
     let (unit, ranges) = range.to_str().ok()?.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") || len == 0 {
         return None;
