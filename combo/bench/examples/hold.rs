@@ -29,12 +29,12 @@ fn parse(words: &[String]) -> Option<(usize, u16, &str, Open)> {
 }
 
 fn hold(count: usize, port: u16, path: &str, open: Open) -> io::Result<Infallible> {
-    let connection = || -> io::Result<TcpStream> {
-        let mut connection = client::connect(port)?;
+    let connection = |nth| -> io::Result<TcpStream> {
+        let mut connection = client::connect_as(nth, port)?;
         open(&mut connection, path)?;
         Ok(connection)
     };
-    let _connections: Vec<_> = (0..count).map(|_| connection()).collect::<Result<_, _>>()?;
+    let _connections: Vec<_> = (0..count).map(connection).collect::<Result<_, _>>()?;
     println!("holding");
     loop {
         thread::park();

@@ -27,14 +27,20 @@ figure_connections() {
 hold() {
     local before after descriptors holder
     before=$(memory "$2")
-    output=$work/hold-$3 start "$work/hold" "$1" "$3" "${@:4}"
-    holder=$pid
-    wait_for "$holder" holding "$work/hold-$3"
+    hold_open "$1" "${@:3}"
     after=$(memory "$2")
     descriptors=("/proc/$2/fd/"*)
     [ ${#descriptors[@]} -gt "$1" ] || die "not all of $1 connections were still open: ${#descriptors[@]}"
     held=$(awk -v before="$before" -v after="$after" -v n="$1" 'BEGIN { printf "%.1f", (after - before) / n }')
     stop "$holder"
+}
+
+# Starts what keeps `$1` connections to the port `$2` open, as above, and sets `$holder` to it.
+hold_open() {
+    local serves=$pid
+    output=$work/hold-$2 start "$work/hold" "$@"
+    holder=$pid pid=$serves
+    wait_for "$holder" holding "$work/hold-$2"
 }
 
 # What a form with one large file needs while it is taken apart.

@@ -4,10 +4,12 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
+
+use rustix::net::{self, AddressFamily, SocketType, bind, socket};
 
 /// Long enough for anything but a server that does not answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,7 +30,23 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 ///
 /// If nobody accepts it.
 pub fn connect(port: u16) -> io::Result<TcpStream> {
-    let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    ready(TcpStream::connect((Ipv4Addr::LOCALHOST, port))?)
+}
+
+/// The same as the nth client of many: no more than 500 have the same address.
+///
+/// # Errors
+///
+/// If nobody accepts it.
+pub fn connect_as(nth: usize, port: u16) -> io::Result<TcpStream> {
+    let other = u8::try_from(nth / 500 % 250).unwrap_or_default() + 2;
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddr::from((Ipv4Addr::new(127, 0, 0, other), 0)))?;
+    net::connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    ready(socket.into())
+}
+
+fn ready(connection: TcpStream) -> io::Result<TcpStream> {
     connection.set_nodelay(true)?;
     connection.set_read_timeout(Some(PATIENCE))?;
     Ok(connection)
@@ -60,12 +78,22 @@ pub fn waits(port: u16, path: &str, long: Duration) -> io::Result<Vec<f64>> {
     let mut connection = connect(port)?;
     let mut waits = Vec::new();
     while Instant::now() < until {
-        let asked = Instant::now();
-        ask(&mut connection, path)?;
-        waits.push(asked.elapsed().as_secs_f64() * 1e3);
-        thread::sleep(PAUSE);
+        waits.push(wait(&mut connection, path)?);
     }
     Ok(waits)
+}
+
+/// Asks once, gives how many milliseconds it took, and waits for 1 ms.
+///
+/// # Errors
+///
+/// If there is an answer that is not 200, or none.
+pub fn wait(connection: &mut TcpStream, path: &str) -> io::Result<f64> {
+    let asked = Instant::now();
+    ask(connection, path)?;
+    let waited = asked.elapsed().as_secs_f64() * 1e3;
+    thread::sleep(PAUSE);
+    Ok(waited)
 }
 
 /// Turns a connection into a websocket.

@@ -1,4 +1,4 @@
-//! What the measuring programs share: how they begin and end, a client, medians and other quantiles, how
+//! What the measuring programs share: how they begin and end, a client, floods, medians and other quantiles, how
 //! late changes were against a grid of instants, and CPU time. The programs are in `examples`, and the
 //! script `run` calls them.
 
@@ -7,6 +7,7 @@ use std::{error::Error, fmt, process::ExitCode, time::Duration};
 use rustix::time::{ClockId, clock_gettime};
 
 pub mod client;
+pub mod flood;
 
 /// Runs a program with the words that it was given and prints what it found; the usage if it gives none.
 pub fn program<T: fmt::Display>(

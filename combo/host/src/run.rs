@@ -468,12 +468,7 @@ fn folder(path: &Path) -> Result<PathBuf, Error> {
     root.map_err(|cause| Kind::Root { path: path.to_owned(), cause }.into())
 }
 
-fn listen_on(
-    endpoints: &[Endpoint],
-    root: &Path,
-    limits: &Limits,
-    errors: &mut Vec<Error>,
-) -> Vec<Listener> {
+fn listen_on(endpoints: &[Endpoint], root: &Path, limits: &Limits, errors: &mut Vec<Error>) -> Vec<Listener> {
     let opened = endpoints.iter().map(|endpoint| Listener::open(endpoint, root, limits));
     opened.filter_map(|opened| opened.map_err(|error| errors.push(error)).ok()).collect()
 }

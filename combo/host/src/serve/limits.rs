@@ -40,7 +40,8 @@ use std::time::Duration;
 /// [`Target::body_limit`](crate::mount::Target::body_limit).
 ///
 /// A client that has sent its request and closes its sending side waits for the answer and gets it, so
-/// over HTTP/1 an app is told that a client has gone only when it writes.
+/// over HTTP/1 an app is told that such a client has gone when it writes; of one that has reset its connection,
+/// within some seconds.
 ///
 /// At most 100 headers are accepted over HTTP/1; more are answered 431.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -59,6 +61,19 @@ impl Socket {
         }
     }
 
+    /// Has it end by a reset: what the peer has not taken, some megabytes perhaps, is forgotten by the kernel.
+    #[cold]
+    fn reset(&self) {
+        let lingers = match self {
+            Self::Tcp(socket) => SockRef::from(socket).set_linger(Some(Duration::ZERO)),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
+            _ => Ok(()),
+        };
+        // If it cannot be, the kernel forgets it later.
+        drop(lingers);
+    }
+
     /// An error if the peer has reset it. Who only sends no more may still wait for an answer.
     #[cold]
     pub(crate) fn still_there(&self) -> io::Result<()> {
@@ -96,6 +111,14 @@ enum Scan {
     Http1(HeadScan),
     /// Frames, that is whether they are of a head.
     Http2(http2::Frames),
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.progress.verdict() == Verdict::Cut && self.progress.is_writing() {
+            self.socket.reset();
+        }
+    }
 }
 
 /// We have ended the connection; the peer has not.

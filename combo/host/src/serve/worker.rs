@@ -43,6 +43,9 @@ use crate::mount::{App, Builder, layer::Wrapper};
 /// How often overdue connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Once in so many sweeps a connection whose app is at work is looked at whether its peer was reset.
+const PROBE: u32 = 8;
+
 /// More connections than this on one worker are a crowd.
 const CROWD: usize = 256;
 
@@ -582,11 +585,11 @@ impl Worker {
         let crowded = self.shared.is_crowded();
         let paused = self.mounts.iter().any(Mounted::is_paused);
         let draining = self.draining.get().map(|since| since.elapsed());
-        for (progress, peer) in self.shared.registered() {
+        for (nth, (progress, peer)) in (0_u32..).zip(self.shared.registered()) {
             if crowded {
                 progress.lull();
             }
-            if paused {
+            if paused || (nth + now) % PROBE == 0 {
                 progress.probe();
             }
             if held {
