@@ -274,6 +274,22 @@ fn every_invariant_is_held_by_a_test() {
     }));
 }
 
+/// In the last column of each table.
+#[test]
+fn every_promise_is_held_by_a_test() {
+    let tests = tests();
+    let page = read("combo/SECURITY.md");
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ") && !line.contains("---")).collect();
+    assert!(rows.len() > 30, "{}", rows.len());
+    none(rows.into_iter().filter(|row| !row.ends_with(" held by |")).filter_map(|row| {
+        let held = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let names = quoted(held);
+        let is_test = |name: &str| tests.contains(name) || name.contains('/') || name == "unsafe_code";
+        let good = !names.is_empty() && names.iter().all(|name| is_test(name));
+        (!good).then(|| format!("no such test: {row}"))
+    }));
+}
+
 /// The names of all functions that an attribute makes a test.
 fn tests() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
@@ -324,8 +340,14 @@ fn the_readme_shows_the_deployment() {
     assert_eq!(code, read("config/src/lib.rs"));
 }
 
-const DOCUMENTS: [&str; 5] =
-    ["README.md", "CHANGELOG.md", "combo/ARCHITECTURE.md", "combo/COMPATIBILITY.md", "combo/DEPLOYING.md"];
+const DOCUMENTS: [&str; 6] = [
+    "README.md",
+    "CHANGELOG.md",
+    "combo/ARCHITECTURE.md",
+    "combo/COMPATIBILITY.md",
+    "combo/DEPLOYING.md",
+    "combo/SECURITY.md",
+];
 
 #[test]
 fn what_the_documents_name_is_there() {

@@ -4,7 +4,6 @@
 use std::{
     error::Error,
     io::{self, Read, Write},
-    net::TcpStream,
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -34,13 +33,16 @@ const FILL: &[u8] = b"GET /axum/fill?bytes=100000000000 HTTP/1.1\r\nHost: a\r\n\
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// A head that says that more of it comes.
 const TORN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\x01\0\0\0\x01\x82";
+/// A request whose answer takes its time.
+const QUIET: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x1b\x01\x05\0\0\0\x01\
+    \x82\x86\x04\x14/axum/slow?ms=200000\x01\x01a";
 const ONE: &[u8] = b"GET /axum/hello/x HTTP/1.1\r\nHost: a\r\n\r\n";
 
 const fn slow(name: &'static str, deadline: u64, says: &'static [u8]) -> Slow {
     Slow { name, deadline, says, drips: false, reads: true }
 }
 
-const ALL: [Slow; 10] = [
+const ALL: [Slow; 11] = [
     slow("nothing sent", 10, b""),
     slow("half a head", 10, HALF),
     Slow { drips: true, ..slow("a head that drips", 10, HALF) },
@@ -51,6 +53,7 @@ const ALL: [Slow; 10] = [
     slow("nothing after a request", 75, ONE),
     slow("HTTP/2: nothing after the preface", 75, HTTP2),
     slow("HTTP/2: half a head", 10, TORN),
+    slow("HTTP/2: a ping that is not answered", 50, QUIET),
 ];
 
 fn main() -> ExitCode {
@@ -81,16 +84,12 @@ fn let_go(slow: &Slow, port: u16) -> io::Result<Duration> {
     connection.set_read_timeout(Some(DRIP))?;
     let mut bytes = vec![0; if slow.reads { 64 << 10 } else { 1 }];
     while began.elapsed() < PATIENCE {
-        let over = if slow.reads || slow.drips {
-            let over = is_over(connection.read(&mut bytes));
-            // Whoever is read at once does not wait for the next byte.
-            if !slow.reads {
-                thread::sleep(DRIP);
-            }
-            over || slow.drips && slow.reads && connection.write_all(b"x").is_err()
+        let over = if slow.reads {
+            is_over(connection.read(&mut bytes)) || slow.drips && connection.write_all(b"x").is_err()
         } else {
             thread::sleep(DRIP);
-            was_reset(&connection)?
+            // What it has not read yet comes before the end.
+            connection.take_error()?.is_some() || slow.drips && is_over(connection.read(&mut bytes))
         };
         if over {
             return Ok(began.elapsed());
@@ -104,8 +103,4 @@ fn is_over(read: io::Result<usize>) -> bool {
         Ok(count) => count == 0,
         Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
     }
-}
-
-fn was_reset(connection: &TcpStream) -> io::Result<bool> {
-    Ok(connection.take_error()?.is_some())
 }

@@ -112,7 +112,7 @@ pub fn all() -> Vec<Flood> {
         flood("http2 ping", http2(), |_| frame(PING, 0, 0, &[0; 8]), true),
         flood("http2 ping, unread", http2(), |_| frame(PING, 0, 0, &[0; 8]), false),
         flood("http2 priority", http2(), |n| frame(PRIORITY, 0, stream(n % 1_000), &[0, 0, 0, 0, 9]), true),
-        flood("http2 empty data", [http2(), post].concat(), |_| frame(DATA, 0, 1, &[]), true),
+        flood("http2 empty data", [http2(), post].concat(), |_| frame(CONTENT, 0, 1, &[]), true),
         flood(
             "http2 window, bit by bit",
             [http2(), window, answer].concat(),
@@ -257,7 +257,8 @@ fn drain(mut connection: TcpStream) {
     while let Ok(1..) = connection.read(&mut bytes) {}
 }
 
-const DATA: u8 = 0;
+/// `DATA`.
+const CONTENT: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;

@@ -38,7 +38,6 @@ use crate::{
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
         gate::Gate,
-        limits::Limits,
         listen::{self, Address, Listener},
         memory,
         mounted::{Tally, Telling, Told, Turn},
@@ -306,7 +305,7 @@ impl Opened {
         let endpoints = if layer.is_none() { plan.endpoints } else { Vec::new() };
         let (mut listeners, mut account) = (Vec::new(), None);
         if let Some(user) = plan.user.filter(|_| layer.is_none()) {
-            listeners = listen_on(&endpoints, &root, &plan.limits, &mut errors);
+            listeners = listen_on(&endpoints, &root, &mut errors);
             // What root could reach this user may not.
             let became = become_user(&user, &listeners).and_then(|became| folder(&root).map(|_| became));
             match became {
@@ -362,7 +361,7 @@ impl Opened {
             }
         }
         if account.is_none() {
-            listeners = listen_on(&endpoints, &root, &plan.limits, &mut errors);
+            listeners = listen_on(&endpoints, &root, &mut errors);
         }
         // Last, since this is what other processes see.
         let (journal, sentences) = match plan.state.filter(|_| errors.is_empty()) {
@@ -468,8 +467,8 @@ fn folder(path: &Path) -> Result<PathBuf, Error> {
     root.map_err(|cause| Kind::Root { path: path.to_owned(), cause }.into())
 }
 
-fn listen_on(endpoints: &[Endpoint], root: &Path, limits: &Limits, errors: &mut Vec<Error>) -> Vec<Listener> {
-    let opened = endpoints.iter().map(|endpoint| Listener::open(endpoint, root, limits));
+fn listen_on(endpoints: &[Endpoint], root: &Path, errors: &mut Vec<Error>) -> Vec<Listener> {
+    let opened = endpoints.iter().map(|endpoint| Listener::open(endpoint, root));
     opened.filter_map(|opened| opened.map_err(|error| errors.push(error)).ok()).collect()
 }
 

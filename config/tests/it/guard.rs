@@ -101,6 +101,14 @@ const REFUSED: &[(&str, u16)] = &[
     ("GET /P/%2E./y?z HTTP/1.1\r\nHost: test\r\n\r\n", 400),
     ("GET /P/.%2e HTTP/1.1\r\nHost: test\r\n\r\n", 400),
     ("GET http://test/P/../y HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+    // A target is ASCII, and what is not is percent-encoded.
+    ("GET /P/é HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+    ("GET /P?é HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+    ("GET http://test/P/é HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+    ("GET /P/\u{80} HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+    ("GET /P/\x01 HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+    ("GET /P?\x1f HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+    ("GET /P/\x7f HTTP/1.1\r\nHost: test\r\n\r\n", 400),
     // A head is a head.
     ("GET /P HTTP/1.1\r\nHost: test\r\nX: a\r\n b\r\n\r\n", 400),
     ("GET /P HTTP/1.1\r\nHost: test\r\n X: a\r\n\r\n", 400),

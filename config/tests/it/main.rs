@@ -39,6 +39,8 @@ mod jobs;
 mod killed;
 /// The commands about jobs, and the ledger.
 mod ledger;
+/// How much one client may have, and how slowly.
+mod limits;
 /// Apps that misbehave.
 mod misbehaving;
 /// What is said of a mount.

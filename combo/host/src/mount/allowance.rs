@@ -56,7 +56,8 @@ impl Target {
 
     /// How many bytes a request's body may have. One that declares more is answered 413 before the
     /// app sees it; one that turns out to have more ends with an error, and the client gets 413 unless
-    /// the app has answered already. Default: what the app's framework allows.
+    /// the app has answered already. What a [`layer`](Self::layer) has decompressed has the same limit. Default: what
+    /// the app's framework allows.
     #[must_use]
     pub fn body_limit(mut self, bytes: u64) -> Self {
         self.allowance.body = Some(bytes);
@@ -128,6 +129,11 @@ impl Allowance {
             in_flight.map(|requests| Arc::new(Semaphore::new(requests.min(Semaphore::MAX_PERMITS))));
         let rate = rate.and_then(|(requests, per)| Some(Rate::new(quota(requests, per)?)));
         Some(Arc::new(Held { timeout, body, in_flight, rate }))
+    }
+
+    /// The part of it that holds within layers as well.
+    pub(super) fn held_within(&self) -> Option<Arc<Held>> {
+        Self { body: self.body, ..Self::default() }.held()
     }
 }
 

@@ -384,13 +384,17 @@ impl Target {
     }
 
     /// What each worker builds from, once everything that can fail has been opened. From the app
-    /// outwards: layers, threads of its own, links, what it takes.
+    /// outwards: how much of a body it takes where a layer may make it larger, layers, threads of its own, links,
+    /// what it takes.
     pub(crate) fn recipe(
         self,
         resolve: impl Fn(&std::path::Path) -> Vec<PathBuf>,
         tally: &Tally,
     ) -> Result<Box<dyn Recipe>, BoxError> {
         let mut recipe = self.source.recipe(resolve)?;
+        if let Some(held) = self.allowance.held_within().filter(|_| !self.layers.is_empty()) {
+            recipe = layer::around(recipe, Box::new(move |app| allowance::limited(app, held.clone())));
+        }
         for layer in self.layers {
             recipe = layer::around(recipe, layer);
         }

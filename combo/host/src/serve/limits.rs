@@ -33,8 +33,8 @@ use std::time::Duration;
 /// How much of an answer a peer has taken is asked of the kernel, which holds some megabytes that it has not.
 /// Over HTTP/2 all that moves on a connection counts for each of its requests, and only the request that waits is
 /// ended. A peer that is not there any more, while nobody waits for anything, is found by TCP (keep-alive probes
-/// after a minute; what was sent and is not acknowledged, or not taken at all, for twice `write`) and by a ping
-/// of HTTP/2 after 30 s, which has 20 s to be answered.
+/// after a minute of silence), by a ping of HTTP/2 after 30 s, which has 20 s to be answered, and because it takes
+/// nothing of what was sent for twice `write`, be that a few bytes.
 ///
 /// A body may be as long as it likes: it is streamed, so it takes no memory here. An app that keeps bodies has
 /// [`Target::body_limit`](crate::mount::Target::body_limit).

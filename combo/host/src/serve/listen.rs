@@ -20,7 +20,6 @@ use tokio::{io::unix::AsyncFd, time::Instant};
 
 use super::{
     gate::{Gate, Pass},
-    limits::Limits,
     worker::{Accepted, Desk, Raw, Tls},
 };
 use crate::{
@@ -82,12 +81,12 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 impl Listener {
-    pub(crate) fn open(endpoint: &Endpoint, root: &Path, limits: &Limits) -> Result<Self, Error> {
+    pub(crate) fn open(endpoint: &Endpoint, root: &Path) -> Result<Self, Error> {
         let refused = |cause| Kind::Listen { endpoint: endpoint.to_string(), cause };
         let mut tls = None;
         let proxied = matches!(endpoint, Endpoint::Haproxy(_));
         let socket = match endpoint.bare() {
-            Endpoint::Tcp(port) => Bound::Tcp(tcp(*port, limits).map_err(refused)?),
+            Endpoint::Tcp(port) => Bound::Tcp(tcp(*port).map_err(refused)?),
             Endpoint::Unix { path, mode } => unix(root.join(path), *mode).map_err(refused)?,
             #[cfg(feature = "tls")]
             Endpoint::Ssl { port, key, cert, clients } => {
@@ -97,7 +96,7 @@ impl Listener {
                 });
                 let (key, cert) = (root.join(key), root.join(cert));
                 tls = Some(super::tls::open(&endpoint.to_string(), &key, &cert, clients.as_ref())?);
-                Bound::Tcp(tcp(*port, limits).map_err(refused)?)
+                Bound::Tcp(tcp(*port).map_err(refused)?)
             }
             _ => {
                 return Err(
@@ -166,10 +165,11 @@ impl Drop for Bound {
 }
 
 /// When a peer that is quiet is asked whether it is there, how often again, and how often in all. Asked by the
-/// kernel: nobody waits for such a peer, so no sweep would find it.
+/// kernel: nobody waits for such a peer, so no sweep would find it. `TCP_USER_TIMEOUT` would end whoever opens its
+/// window bit by bit, however much it takes in all.
 const ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 
-fn tcp(port: Port, limits: &Limits) -> io::Result<std::net::TcpListener> {
+fn tcp(port: Port) -> io::Result<std::net::TcpListener> {
     let bind = |address: IpAddr| {
         let socket =
             Socket::new(Domain::for_address((address, 0).into()), Type::STREAM, Some(Protocol::TCP))?;
@@ -183,7 +183,6 @@ fn tcp(port: Port, limits: &Limits) -> io::Result<std::net::TcpListener> {
         let (idle, again, times) = ALIVE;
         let alive = TcpKeepalive::new().with_time(idle).with_interval(again).with_retries(times);
         socket.set_tcp_keepalive(&alive)?;
-        socket.set_tcp_user_timeout(Some(limits.write.saturating_mul(2)))?;
         socket.bind(&SockAddr::from(SocketAddr::new(address, port.number)))?;
         socket.listen(BACKLOG)?;
         Ok(std::net::TcpListener::from(socket))
@@ -362,5 +361,28 @@ impl Trouble {
             self.pause = Duration::ZERO;
             tracing::info!(endpoint, "accepting again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_is_born_with_the_options_of_its_listener() {
+        let port = Port { number: 0, interface: Some(Ipv4Addr::LOCALHOST.into()) };
+        let listener = tcp(port).expect("a listener");
+        listener.set_nonblocking(false).expect("a socket");
+        let client = std::net::TcpStream::connect(listener.local_addr().expect("an address"));
+        let (accepted, _) = listener.accept().expect("a connection");
+        let socket = SockRef::from(&accepted);
+        let seconds = Duration::from_secs;
+        assert!(socket.tcp_nodelay().expect("an option") && socket.keepalive().expect("an option"));
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), seconds(60));
+        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), seconds(15));
+        assert_eq!(socket.tcp_keepalive_retries().expect("an option"), 4);
+        drop(client);
     }
 }

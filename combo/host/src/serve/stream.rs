@@ -48,14 +48,13 @@ impl Socket {
 
     /// How many bytes of what was written the peer has not taken, as far as that is known.
     #[cold]
-    fn queued(&self) -> u32 {
+    pub(crate) fn queued(&self) -> u32 {
         match self {
             Self::Tcp(socket) => outgoing::queued(socket),
             Self::Unix(socket) => outgoing::queued(socket),
             #[cfg(feature = "tls")]
             Self::Tls(stream) => outgoing::queued(stream.get_ref().0),
-            // It notes by itself.
-            Self::Websocket(_) => 0,
+            Self::Websocket(websocket) => websocket.queued(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => 0,
         }
@@ -224,6 +223,15 @@ impl Stream {
         }
     }
 
+    /// Looks after a peer that nobody has heard of for a while, if that is wanted.
+    fn probe(&self) -> io::Result<()> {
+        if self.progress.take_probe() {
+            self.progress.queues(self.socket.queued());
+            self.socket.still_there()?;
+        }
+        Ok(())
+    }
+
     fn cut(&self) -> io::Result<()> {
         if self.progress.verdict() == Verdict::Cut {
             Err(io::ErrorKind::ConnectionAborted.into())
@@ -390,6 +398,7 @@ impl AsyncRead for Stream {
             return Poll::Ready(Ok(()));
         }
         self.cut()?;
+        self.probe()?;
         if let Poll::Ready(said) = self.poll_farewell(cx) {
             said?;
         }
@@ -449,9 +458,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.progress.take_probe() {
-            self.socket.still_there()?;
-        }
+        self.probe()?;
         ready!(self.poll_parting(cx))?;
         let polled = Pin::new(&mut self.socket).poll_flush(cx);
         self.wrote(cx, polled)

@@ -183,6 +183,8 @@ pub(crate) struct Progress {
     writing: Pace,
     /// It speaks HTTP/2: its requests that wait.
     exchanges: OnceLock<Box<Exchanges>>,
+    /// Since when the peer has taken nothing of what it was sent, if there is something.
+    stuck: AtomicU32,
     /// A head of HTTP/2 has begun in it.
     torn: AtomicBool,
     head: AtomicU8,
@@ -221,6 +223,7 @@ impl Progress {
             reading: Pace::default(),
             writing: Pace::default(),
             exchanges: OnceLock::new(),
+            stuck: AtomicU32::new(0),
             torn: AtomicBool::new(false),
             head: AtomicU8::new(0),
             verdict: AtomicU8::new(Verdict::Serve as u8),
@@ -420,10 +423,14 @@ impl Progress {
         }
     }
 
-    /// Has a connection whose request waits look whether its peer was reset: nothing is read from it
-    /// meanwhile, so nothing else would tell.
+    /// Whether it may be long until something is read from it or written to it.
+    fn may_be_quiet(&self) -> bool {
+        self.phase() == Phase::Busy || self.is_upgraded()
+    }
+
+    /// Has such a connection look whether its peer was reset, and what that has taken: nothing else would tell.
     pub(crate) fn probe(&self) {
-        if self.phase() == Phase::Busy {
+        if self.may_be_quiet() {
             self.probed.store(true, Relaxed);
             self.poke();
         }
@@ -439,6 +446,9 @@ impl Progress {
             waker.wake_by_ref();
             // A verdict still has to find it.
             self.waker.register(&waker);
+        }
+        if self.is_upgraded() {
+            self.writer.wake();
         }
     }
 
@@ -539,6 +549,7 @@ impl Progress {
     /// Whatever it is at, it has only begun now.
     pub(crate) fn excuse(&self) {
         self.since.store(self.clock.now(), Relaxed);
+        self.stuck.store(0, Relaxed);
         let _ = self.moved(0);
     }
 
@@ -583,11 +594,8 @@ impl Progress {
         if self.is_writing() {
             self.asks.store(true, Relaxed);
             self.poke();
-            if self.is_upgraded() {
-                self.writer.wake();
-            }
         }
-        if self.writing.is_over(limits.write, limits.rate) {
+        if self.writing.is_over(limits.write, limits.rate) || self.is_stuck(limits, moved) {
             return Some(Eviction::Write);
         }
         match awaited {
@@ -595,6 +603,19 @@ impl Progress {
             Awaited::Body if self.reading.is_over(limits.body, limits.rate) => Some(Eviction::Body),
             _ => None,
         }
+    }
+
+    /// Whether the peer takes nothing of what it was sent, little as that may be.
+    fn is_stuck(&self, limits: &Limits, moved: Moved) -> bool {
+        if !self.may_be_quiet() || moved.taken > 0 || self.queued.load(Relaxed) == 0 {
+            self.stuck.store(0, Relaxed);
+            return false;
+        }
+        let (now, since) = (self.clock.now(), self.stuck.load(Relaxed));
+        if since == 0 {
+            self.stuck.store(now, Relaxed);
+        }
+        since > 0 && u64::from(now - since) > 2 * limits.write.as_secs()
     }
 
     /// What has lasted too long, however fast the peer is.
@@ -778,6 +799,17 @@ mod tests {
         assert_eq!(asked(), (true, false));
         progress.write(false);
         assert_eq!(asked(), (false, false));
+    }
+
+    #[test]
+    fn who_takes_nothing_of_the_little_that_is_sent_is_ended() {
+        let sent = |phase| move |p: &Progress| (p.enter(phase), p.wrote(10), p.queues(10)).2;
+        for phase in [Phase::Busy, Phase::Tunnel, Phase::Websocket] {
+            assert_eq!(ends(sent(phase), |_| ()), Some((Eviction::Write, 122)), "{phase:?}");
+            // Little by little, or there is always something on its way.
+            assert_eq!(ends(sent(phase), |p| (p.wrote(10), p.queues(10)).1), None, "{phase:?}");
+            assert_eq!(ends(sent(phase), |p| p.queues(0)), None, "{phase:?}");
+        }
     }
 
     #[test]

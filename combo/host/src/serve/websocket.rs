@@ -79,6 +79,11 @@ impl Websocket {
         self.open().as_ref().map_or(Ok(()), |open| open.socket.still_there())
     }
 
+    /// How much of what was said the peer has not taken.
+    pub(crate) fn queued(&self) -> u32 {
+        self.open().as_ref().map_or(0, |open| open.socket.queued())
+    }
+
     /// Says a close of our own if it is time for it, or the rest of it.
     pub(crate) fn poll_farewell(&self, cx: &mut Context<'_>, progress: &Progress) -> Poll<io::Result<()>> {
         self.with(|open| open.poll_farewell(cx, progress).map_ok(drop))

@@ -43,7 +43,7 @@ use crate::mount::{App, Builder, layer::Wrapper};
 /// How often overdue connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Once in so many sweeps a connection whose app is at work is looked at whether its peer was reset.
+/// Once in so many sweeps a connection that may be quiet is looked at, whether its peer is there.
 const PROBE: u32 = 8;
 
 /// More connections than this on one worker are a crowd.

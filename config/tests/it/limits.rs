@@ -1,0 +1,189 @@
+//! How much one client may have, and how slowly: each limit by itself, over the real thing.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use combo::{Deployment, Limits, mount, secs};
+use http::Method;
+
+use crate::{
+    http2::read,
+    lines::log,
+    site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, eventually, three, three_at},
+    wire::{Wire, get},
+};
+
+fn evicted(site: &Site, why: &str) -> u64 {
+    site.status().evicted.into_iter().find(|row| row.why.contains(why)).expect("such a reason").connections
+}
+
+/// Whether an answer without an end can be read for so long, so many bytes at a time with a pause after each. The
+/// client has little room for it, so that what it has taken is what it has read.
+fn reads(site: &Site, framework: &str, bytes: usize, pause: Duration, most: Duration) -> bool {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    socket.connect(&site.address().into()).unwrap();
+    let mut socket = TcpStream::from(socket);
+    socket.write_all(get(&format!("/{framework}/fill?bytes={}", 1_u64 << 40)).as_bytes()).unwrap();
+    let (began, mut read) = (Instant::now(), vec![0; bytes]);
+    while began.elapsed() < most {
+        // What it has not read yet comes before the end.
+        if socket.read_exact(&mut read).is_err() || socket.take_error().unwrap().is_some() {
+            return false;
+        }
+        thread::sleep(pause);
+    }
+    true
+}
+
+/// The kernel has taken megabytes of it by then: what counts is what the peer has.
+#[test]
+fn who_reads_byte_by_byte_is_let_go_and_who_reads_a_kilobyte_a_second_is_served() {
+    let site = Site::start(three().limits(Limits { write: secs(8), ..Limits::default() }));
+    thread::scope(|scope| {
+        for framework in FRAMEWORKS {
+            let site = &site;
+            let _ = scope.spawn(move || {
+                assert!(!reads(site, framework, 1, Duration::from_millis(250), secs(60)), "{framework}");
+            });
+            let _ = scope.spawn(move || {
+                assert!(reads(site, framework, 256, Duration::from_millis(250), secs(25)), "{framework}");
+            });
+        }
+    });
+    assert_eq!(evicted(&site, "read the answer too slowly"), 3);
+}
+
+#[test]
+fn one_peer_has_so_many_connections_and_others_have_theirs() {
+    let limits = Limits { connections_per_peer: 3, ..Limits::default() };
+    let deployment = three().listen("unix:socket").trusted_proxies(["127.0.0.9"]).limits(limits);
+    let site = Site::start(deployment);
+    let from = |address: &str| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let address: std::net::SocketAddr = format!("{address}:0").parse().unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.connect(&site.address().into()).unwrap();
+        let mut socket = TcpStream::from(socket);
+        let mut answer = vec![0; 12];
+        let asked =
+            socket.write_all(get("/axum/hello/x").as_bytes()).and_then(|()| socket.read_exact(&mut answer));
+        asked.ok().map(|()| {
+            assert_eq!(answer, b"HTTP/1.1 200");
+            socket
+        })
+    };
+    let mut first: Vec<_> = (0..3).map(|_| from("127.0.0.1").expect("there is room")).collect();
+    assert!(from("127.0.0.1").is_none());
+    assert!(from("127.0.0.2").is_some());
+    // Whoever stands for many has as many as it likes.
+    let _many: Vec<_> = (0..10).map(|_| from("127.0.0.9").expect("a proxy is let in")).collect();
+    let mut here: Vec<_> = (0..10).map(|_| Wire::unix(&site.path("socket"))).collect();
+    for wire in &mut here {
+        assert_eq!(wire.ask(get("/warp/hello/x")).status, 200);
+    }
+    assert_eq!(evicted(&site, "as many connections as one peer"), 1);
+    drop(first.pop());
+    let _again = eventually("there is room again", || from("127.0.0.1"));
+}
+
+#[test]
+fn so_many_shake_hands_at_once_and_more_are_turned_away() {
+    let limits = Limits { handshakes: 2, handshake: secs(60), ..Limits::default() };
+    let site = Site::start(three().listen(ANY_TLS_PORT).limits(limits));
+    let mut served = site.tls_wire();
+    assert_eq!(served.ask(get("/axum/hello/x")).status, 200);
+    let half = || {
+        let mut wire = Wire::tcp(site.tls_address());
+        let _ = wire.try_send(b"\x16\x03\x01\x02\x00\x01");
+        wire
+    };
+    let shaking = [half(), half()];
+    site.connections(3);
+    let _ = half().rest();
+    assert_eq!(evicted(&site, "too many shook hands"), 1);
+    // Nobody else is held up.
+    assert_eq!(served.ask(get("/warp/hello/x")).status, 200);
+    assert_eq!(site.wire().ask(get("/actix/hello/x")).status, 200);
+    drop(shaking);
+    site.connections(1);
+    assert_eq!(site.tls_wire().ask(get("/axum/hello/x")).status, 200);
+}
+
+#[test]
+fn a_connection_has_so_many_requests_and_ends_politely() {
+    let site = Site::start(three().limits(Limits { requests: 3, ..Limits::default() }));
+    for framework in FRAMEWORKS {
+        let target = format!("/{framework}/hello/x");
+        let mut wire = site.wire();
+        for expected in [None, None, Some("close")] {
+            let answer = wire.ask(get(&target));
+            assert_eq!((answer.status, answer.header("connection")), (200, expected), "{framework}");
+        }
+        assert_eq!(wire.rest().0, b"");
+        // Over HTTP/2 it is said by `GOAWAY`, and what was begun is finished.
+        let http2 = site.http2();
+        let slow = |ms| http2.request(Method::GET, &format!("/{framework}/slow?ms={ms}"), &[], "");
+        let three: Vec<_> = [300, 200, 100].map(|ms| site.runtime().spawn(http2.begin(slow(ms)))).into();
+        for (asked, ms) in three.into_iter().zip([300, 200, 100]) {
+            let answer = http2.wait(async { read(asked.await.unwrap().unwrap()).await });
+            assert_eq!(answer.text(), format!("waited {ms} ms\n"));
+        }
+        http2.ended();
+    }
+    site.connections(0);
+}
+
+/// Each reason is said in the log, and soon again only with how many there were meanwhile.
+#[test]
+fn who_was_let_go_is_named_and_counted() {
+    let limits = Limits { head: secs(1), ..Limits::default() };
+    let site = Site::start(three_at("-evicted").limits(limits));
+    let half: Vec<_> = (0..20)
+        .map(|_| {
+            let mut wire = site.wire();
+            wire.send("GET /axum-evicted/hello");
+            wire
+        })
+        .collect();
+    half.into_iter().for_each(|mut wire| assert_eq!(wire.rest().0, b""));
+    assert_eq!(evicted(&site, "did not finish a request head"), 20);
+    let _ = log().wait(&["clients", "the peer did not finish a request head", "last=127.0.0.1"]);
+}
+
+/// A body may be as long as it likes, unless its mount says otherwise.
+#[test]
+fn a_decompressed_body_has_the_limit_of_its_mount() {
+    use tower_http::decompression::RequestDecompressionLayer;
+
+    let body_of = |target: mount::Target| target.layer(RequestDecompressionLayer::new()).body_limit(1 << 20);
+    let deployment = Deployment::new("bombed")
+        .listen(ANY_PORT)
+        .mount("/axum", body_of(mount::axum(hello_axum::app())))
+        .mount("/warp", body_of(mount::tower(warp::service(hello_warp::routes()))));
+    let site = Site::start(deployment);
+    let zipped = |bytes: usize| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(&vec![0; bytes]).unwrap();
+        encoder.finish().unwrap()
+    };
+    for (bytes, status) in [(1_usize << 20, 200), ((1 << 20) + 1, 413), (500 << 20, 413)] {
+        let body = zipped(bytes);
+        for framework in ["axum", "warp"] {
+            let head = format!(
+                "POST /{framework}/sink HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            let mut wire = site.wire();
+            wire.send(head);
+            // It may be answered before it has all of it.
+            let _ = wire.try_send(&body);
+            let answer = wire.answer();
+            assert_eq!(answer.status, status, "{framework}, {bytes}: {}", answer.text());
+        }
+    }
+}
