@@ -13,7 +13,7 @@ use crate::{
     serve::{
         frames::Frames,
         guard::{HeadScan, Lengths},
-        haproxy,
+        haproxy, http2,
         proxies::Proxies,
         route::Routes,
         tls,
@@ -113,6 +113,13 @@ pub fn rest(before: &[u8], bytes: &[u8]) -> (usize, Option<usize>) {
         rests
     });
     (until, rests)
+}
+
+/// Whether an HTTP/2 client that sends this in these pieces is in the middle of a head.
+#[must_use]
+pub fn torn(pieces: &[&[u8]]) -> bool {
+    let mut frames = http2::Frames::new();
+    pieces.iter().fold(false, |_, piece| frames.feed(piece))
 }
 
 fn fed(pieces: &[&[u8]]) -> Frames {
