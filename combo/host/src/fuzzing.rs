@@ -119,7 +119,7 @@ pub fn rest(before: &[u8], bytes: &[u8]) -> (usize, Option<usize>) {
 #[must_use]
 pub fn torn(pieces: &[&[u8]]) -> bool {
     let mut frames = http2::Frames::new();
-    pieces.iter().fold(false, |_, piece| frames.feed(piece))
+    pieces.iter().fold(false, |_, piece| frames.feed(piece).torn)
 }
 
 fn fed(pieces: &[&[u8]]) -> Frames {

@@ -9,9 +9,10 @@ use std::{
 
 use combo::{Deployment, Limits, mount, secs};
 use http::Method;
+use http_body_util::BodyExt;
 
 use crate::{
-    http2::read,
+    http2::{Piped, read},
     lines::log,
     site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, eventually, three, three_at},
     wire::{Wire, get},
@@ -93,7 +94,7 @@ fn one_peer_has_so_many_connections_and_others_have_theirs() {
 
 #[test]
 fn so_many_shake_hands_at_once_and_more_are_turned_away() {
-    let limits = Limits { handshakes: 2, handshake: secs(60), ..Limits::default() };
+    let limits = Limits { handshakes: 16, handshake: secs(60), ..Limits::default() };
     let site = Site::start(three().listen(ANY_TLS_PORT).limits(limits));
     let mut served = site.tls_wire();
     assert_eq!(served.ask(get("/axum/hello/x")).status, 200);
@@ -136,6 +137,89 @@ fn a_connection_has_so_many_requests_and_ends_politely() {
         http2.ended();
     }
     site.connections(0);
+}
+
+/// Who does not hear that it is to end, and goes on asking, is ended.
+#[test]
+fn who_asks_on_and_on_is_not_heard_for_ever() {
+    let site = Site::start(three().limits(Limits { requests: 2, streams: 4, ..Limits::default() }));
+    let mut wire = site.wire();
+    wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    let _ = (0_u8..120).find(|n| {
+        // `:method: GET`, `:scheme: http`, `:path: /`, `:authority: test`.
+        let head = [&[0, 0, 9, 1, 5, 0, 0, 0, 2 * n + 1, 0x82, 0x86, 0x84, 0x01, 4], &b"test"[..]].concat();
+        thread::sleep(Duration::from_millis(5));
+        wire.try_send(head).is_err()
+    });
+    let _ = wire.rest();
+    site.connections(0);
+}
+
+/// All of an answer is with the kernel, or with HTTP/2, long before the client has it.
+#[test]
+fn an_answer_that_is_slowly_read_is_not_cut_as_idle() {
+    const SIZE: usize = 6 << 20;
+    let whole = || axum::routing::get(|| async { bytes::Bytes::from_static(&[b'x'; SIZE]) });
+    let deployment = Deployment::new("slow")
+        .listen(ANY_PORT)
+        .limits(Limits { idle: secs(1), ..Limits::default() })
+        .mount("/", mount::axum(axum::Router::new().route("/whole", whole())));
+    let site = Site::start(deployment);
+    thread::scope(|scope| {
+        let _ = scope.spawn(|| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(64 << 10).unwrap();
+            socket.connect(&site.address().into()).unwrap();
+            let mut socket = TcpStream::from(socket);
+            socket.write_all(get("/whole").as_bytes()).unwrap();
+            let (mut got, mut bytes) = (0, vec![0; 64 << 10]);
+            while got < SIZE {
+                thread::sleep(Duration::from_millis(60));
+                match socket.read(&mut bytes).expect("it goes on") {
+                    0 => break,
+                    read => got += read,
+                }
+            }
+            assert!(got >= SIZE, "{got}");
+        });
+        let _ = scope.spawn(|| {
+            let http2 = site.http2();
+            let got = http2.wait(async {
+                let request = http2.request(Method::GET, "/whole", &[], "");
+                let mut body = http2.begin(request).await.unwrap().into_body();
+                let mut got = 0;
+                while let Some(frame) = body.frame().await {
+                    got += frame.expect("it goes on").into_data().expect("a piece").len();
+                    tokio::time::sleep(Duration::from_millis(12)).await;
+                }
+                got
+            });
+            assert_eq!(got, SIZE);
+        });
+    });
+}
+
+/// Both sides of a conversation over HTTP/2 may be quiet once it has begun.
+#[test]
+fn a_conversation_that_has_begun_may_pause() {
+    let site = Site::start(three().limits(Limits { body: secs(1), write: secs(1), ..Limits::default() }));
+    for framework in ["axum", "warp"] {
+        let http2 = site.http2();
+        let (pieces, body) = tokio::sync::mpsc::channel(1);
+        let request = http2.request(Method::POST, &format!("/{framework}/echo"), &[], "");
+        let answering = site.runtime().spawn(http2.begin(request.map(|_| Piped(body).boxed())));
+        http2.wait(async {
+            pieces.send("one".into()).await.unwrap();
+            let mut answer = answering.await.unwrap().unwrap().into_body();
+            let mut next =
+                async || answer.frame().await.expect("more").expect("it goes on").into_data().unwrap();
+            assert_eq!(next().await, "one");
+            tokio::time::sleep(secs(5)).await;
+            pieces.send("two".into()).await.unwrap();
+            assert_eq!(next().await, "two", "{framework}");
+        });
+    }
+    assert_eq!(evicted(&site, "sent a body too slowly"), 0);
 }
 
 /// Each reason is said in the log, and soon again only with how many there were meanwhile.

@@ -76,14 +76,17 @@ impl Service<Request<Incoming>> for Door {
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         let line = &self.0;
-        let ticket = Some(Ticket::new(line.clone(), &request));
+        let ticket = Ticket::new(line.clone(), &request);
         let (call, asked) = (Call::of(&request), Asked::of(&request));
+        if let (Some(exchange), Some(_)) = (&ticket.exchange, &call) {
+            exchange.may_be_quiet();
+        }
         let connects = (*request.method() == Method::CONNECT).then(|| asked_for(&request));
         let bare = *request.method() == Method::HEAD && request.version() == Version::HTTP_2;
         let refused = State::Refused(Refusal::NoMount);
         // A request is large, so it is put where it stays before anybody looks at it.
-        let mut answer =
-            Answer { request: Some(request), ticket, connects, bare, asked, call, state: refused };
+        let (request, ticket) = (Some(request), Some(ticket));
+        let mut answer = Answer { request, ticket, connects, bare, asked, call, state: refused };
         answer.admit(line);
         answer
     }
@@ -312,8 +315,11 @@ impl Future for Answer {
         if ticket.last && ticket.exchange.is_none() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let _ = response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        if let Some(exchange) = &ticket.exchange {
+            exchange.may_be_quiet();
+        }
         ticket.whole |= response.body().is_end_stream();
-        Poll::Ready(Ok(response.map(|body| Outgoing { body, ticket })))
+        Poll::Ready(Ok(response.map(|body| Outgoing { body, rest: None, ticket })))
     }
 }
 

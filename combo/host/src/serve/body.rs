@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use combo_core::BoxError;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use send_wrapper::SendWrapper;
 use sync_wrapper::SyncWrapper;
@@ -71,7 +72,15 @@ impl Body for RequestBody {
             Source::Client(incoming) => {
                 let polled = Pin::new(incoming).poll_frame(cx);
                 if let Some(exchange) = &self.exchange {
-                    exchange.body(polled.is_pending());
+                    if polled.is_ready() {
+                        exchange.body(false);
+                    } else if exchange.body_waits(cx.waker()) {
+                        // Nothing of it is wanted any more, which its client is told by that.
+                        self.source = Source::Other(Box::pin(
+                            http_body_util::Empty::new().map_err(|none| match none {}),
+                        ));
+                        return Poll::Ready(Some(Err("the client was too slow".into())));
+                    }
                 } else if let Some(progress) = &self.progress {
                     progress.body(polled.is_pending());
                 }

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use futures_util::task::AtomicWaker;
@@ -25,24 +25,44 @@ pub(crate) struct Exchange {
     app: AtomicBool,
     /// There is more of its answer, and the client takes none.
     writes: AtomicBool,
+    /// Both sides may be quiet for as long as they like: it is a call of gRPC, or it is answered already.
+    quiet: AtomicBool,
     reading: Pace,
     writing: Pace,
     ended: AtomicBool,
     waker: AtomicWaker,
+    /// Who reads the body, which may be somebody else.
+    reader: AtomicWaker,
 }
 
 /// What moved on a connection since the last sweep, and in how many seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moved {
     pub(crate) seconds: u32,
+    /// Of bodies.
     pub(crate) read: u32,
+    /// By the peer.
     pub(crate) taken: u32,
+    /// Of answers.
+    pub(crate) answered: u32,
 }
 
 impl Exchange {
     /// Whether somebody waits for more of its body.
     pub(crate) fn body(&self, waits: bool) {
         self.reads.store(waits, Relaxed);
+    }
+
+    /// Somebody waits for more of its body. Says whether there will be none.
+    pub(crate) fn body_waits(&self, reader: &Waker) -> bool {
+        self.body(true);
+        self.reader.register(reader);
+        self.ended.load(Relaxed)
+    }
+
+    /// What it still has to say and to hear, it may say and hear when it likes.
+    pub(crate) fn may_be_quiet(&self) {
+        self.quiet.store(true, Relaxed);
     }
 
     /// Its app was asked for more, and has none yet.
@@ -53,9 +73,10 @@ impl Exchange {
     /// Ends it if it is overdue. What moves on its connection counts for all that is on it: in what order
     /// answers are sent, we have our say too.
     pub(crate) fn sweep(&self, limits: &Limits, moved: Moved) -> Option<Eviction> {
-        let Moved { seconds, read, taken } = moved;
-        self.reading.goes_on(self.reads.load(Relaxed), seconds, read, limits.rate);
-        self.writing.goes_on(self.writes.load(Relaxed), seconds, taken, limits.rate);
+        let Moved { seconds, read, answered, .. } = moved;
+        let reads = self.reads.load(Relaxed) && !self.quiet.load(Relaxed);
+        self.reading.goes_on(reads, seconds, read, limits.rate);
+        self.writing.goes_on(self.writes.load(Relaxed), seconds, answered, limits.rate);
         let overdue = if self.reading.is_over(limits.body, limits.rate) {
             Eviction::Body
         } else if self.writing.is_over(limits.write, limits.rate) {
@@ -65,6 +86,7 @@ impl Exchange {
         };
         let ended = self.ended.swap(true, Relaxed);
         self.waker.wake();
+        self.reader.wake();
         (!ended).then_some(overdue)
     }
 }

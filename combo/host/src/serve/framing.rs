@@ -54,10 +54,8 @@ pub(super) fn frame(response: &mut Response<ResponseBody>, asked: Asked) -> Resu
     {
         return Err(Fault::Interim(status));
     }
-    if response.headers().contains_key(TRANSFER_ENCODING) {
-        // RFC 9112, section 6.1: `chunked` is said by whoever does it, and nothing else is done.
-        let _ = response.headers_mut().remove(TRANSFER_ENCODING);
-    }
+    // RFC 9112, section 6.1: `chunked` is said by whoever does it, and nothing else is done.
+    let _ = response.headers_mut().remove(TRANSFER_ENCODING);
     let Some(said) = response.headers().get(CONTENT_LENGTH) else { return Ok(()) };
     if status.is_informational() || status == StatusCode::NO_CONTENT || connect && status.is_success() {
         // RFC 9110, section 8.6.

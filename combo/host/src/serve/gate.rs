@@ -30,41 +30,58 @@ pub(crate) struct Gate {
     full: AtomicBool,
 }
 
-/// Of how many connections each peer is the other end. None has zero.
+/// Whom each peer is the other end of. None has nothing.
 #[derive(Debug, Default)]
-struct Peers(Mutex<HashMap<IpAddr, usize, RandomState>>);
+struct Peers(Mutex<HashMap<IpAddr, Share, RandomState>>);
+
+/// What one peer has of what there is for all.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    connections: usize,
+    handshakes: usize,
+}
 
 impl Peers {
-    fn all(&self) -> MutexGuard<'_, HashMap<IpAddr, usize, RandomState>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<IpAddr, Share, RandomState>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave(&self, peer: IpAddr, what: fn(&mut Share) -> &mut usize) {
+        if let Entry::Occupied(mut known) = self.all().entry(peer) {
+            let count = what(known.get_mut());
+            *count = count.saturating_sub(1);
+            if known.get().connections == 0 && known.get().handshakes == 0 {
+                let _ = known.remove();
+            }
+        }
     }
 }
 
 /// Lasts as long as what was let in.
 #[derive(Debug, Default)]
-pub(crate) struct Pass {
-    peer: Option<(IpAddr, Arc<Peers>)>,
-}
+pub(crate) struct Pass(Option<(IpAddr, Arc<Peers>)>);
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let Some((peer, peers)) = self.peer.take() else { return };
-        if let Entry::Occupied(mut known) = peers.all().entry(peer) {
-            match known.get() {
-                0 | 1 => drop(known.remove()),
-                more => *known.get_mut() = more - 1,
-            }
+        if let Some((peer, peers)) = self.0.take() {
+            peers.leave(peer, |share| &mut share.connections);
         }
     }
 }
 
 /// Lasts as long as a TLS handshake.
 #[derive(Debug)]
-pub(crate) struct Shaking(Arc<AtomicUsize>);
+pub(crate) struct Shaking {
+    all: Arc<AtomicUsize>,
+    peer: Option<(IpAddr, Arc<Peers>)>,
+}
 
 impl Drop for Shaking {
     fn drop(&mut self) {
-        let _ = self.0.fetch_sub(1, Relaxed);
+        let _ = self.all.fetch_sub(1, Relaxed);
+        if let Some((peer, peers)) = self.peer.take() {
+            peers.leave(peer, |share| &mut share.handshakes);
+        }
     }
 }
 
@@ -77,34 +94,38 @@ impl Gate {
     /// Lets a connection in, with what is to be kept as long as it is open and as long as it shakes hands.
     /// A proxy that is trusted has as many connections as it likes: it stands for many.
     pub(crate) fn admit(&self, peer: &Peer, tls: bool) -> Option<(Pass, Option<Shaking>)> {
-        let pass = match peer {
-            Peer::Inet(address) if !self.proxies.trusts(peer) => self.enter(of_one(address.ip())),
-            _ => Some(Pass::default()),
-        };
-        let Some(pass) = pass else {
-            self.evictions.count(Eviction::Peer, peer);
-            return None;
-        };
-        if !tls {
-            return Some((pass, None));
-        }
-        let shaking = self.handshakes.fetch_add(1, Relaxed);
-        let guard = Shaking(self.handshakes.clone());
-        if shaking >= self.limits.handshakes {
-            self.evictions.count(Eviction::Handshakes, peer);
-            return None;
-        }
-        Some((pass, Some(guard)))
+        self.enter(peer, tls).map_err(|why| self.evictions.count(why, peer)).ok()
     }
 
-    fn enter(&self, peer: IpAddr) -> Option<Pass> {
-        let mut peers = self.peers.all();
-        let count = peers.entry(peer).or_default();
-        if *count >= self.limits.connections_per_peer {
-            return None;
+    fn enter(&self, peer: &Peer, tls: bool) -> Result<(Pass, Option<Shaking>), Eviction> {
+        let Limits { connections_per_peer, handshakes, .. } = *self.limits;
+        if tls && self.handshakes.load(Relaxed) >= handshakes {
+            return Err(Eviction::Handshakes);
         }
-        *count += 1;
-        Some(Pass { peer: Some((peer, self.peers.clone())) })
+        let known = match peer {
+            Peer::Inet(address) if !self.proxies.trusts(peer) => {
+                Some((of_one(address.ip()), self.peers.clone()))
+            }
+            _ => None,
+        };
+        if let Some((peer, peers)) = &known {
+            let mut all = peers.all();
+            let share = all.entry(*peer).or_default();
+            if share.connections >= connections_per_peer {
+                return Err(Eviction::Peer);
+            }
+            // It costs nothing to begin one, so nobody may have begun them all.
+            if tls && share.handshakes >= handshakes.div_ceil(8) {
+                return Err(Eviction::Handshakes);
+            }
+            share.connections += 1;
+            share.handshakes += usize::from(tls);
+        }
+        let shaking = tls.then(|| {
+            let _ = self.handshakes.fetch_add(1, Relaxed);
+            Shaking { all: self.handshakes.clone(), peer: known.clone() }
+        });
+        Ok((Pass(known), shaking))
     }
 
     /// Whether there is no memory to spare: nothing new is begun then.
@@ -138,7 +159,7 @@ mod tests {
     use super::*;
 
     fn gate(proxies: Proxies) -> Gate {
-        let limits = Limits { connections_per_peer: 2, handshakes: 1, ..Limits::default() };
+        let limits = Limits { connections_per_peer: 2, handshakes: 9, ..Limits::default() };
         Gate::new(Arc::new(limits), Arc::new(proxies))
     }
 
@@ -168,13 +189,25 @@ mod tests {
     }
 
     #[test]
-    fn so_many_shake_hands_at_once() {
+    fn so_many_shake_hands_at_once_and_nobody_has_them_all() {
         let gate = gate(Proxies::default());
-        let (_pass, shaking) = gate.admit(&peer("192.0.2.1"), true).expect("a pass");
-        assert!(gate.admit(&peer("192.0.2.2"), true).is_none());
-        assert!(gate.admit(&peer("192.0.2.2"), false).is_some());
+        let admit = |address: String| gate.admit(&peer(&address), true);
+        // Two of nine for each.
+        let first: Vec<_> = (0..2).map(|_| admit("192.0.2.1".into()).expect("a pass")).collect();
+        let (passes, shaking): (Vec<_>, Vec<_>) = first.into_iter().unzip();
         drop(shaking);
-        assert!(gate.admit(&peer("192.0.2.2"), true).is_some());
+        assert!(admit("192.0.2.1".into()).is_none(), "it has its connections");
+        drop(passes);
+        assert!(gate.peers.all().is_empty());
+        let _one = admit("192.0.2.1".into()).expect("a pass");
+        let two = admit("192.0.2.1".into()).expect("a pass");
+        drop(two.0);
+        assert!(admit("192.0.2.1".into()).is_none(), "it has its handshakes");
+        let others: Vec<_> = (2..9).map(|n| admit(format!("192.0.2.{n}")).expect("a pass")).collect();
+        assert!(admit("192.0.2.99".into()).is_none());
+        assert!(gate.admit(&peer("192.0.2.99"), false).is_some());
+        drop((two.1, others));
+        assert!(admit("192.0.2.99".into()).is_some());
         assert_eq!(gate.peers.all().len(), 1, "who was not let in is forgotten");
     }
 

@@ -35,6 +35,10 @@ use super::{
 /// After how long without a frame an HTTP/2 client is pinged, and how long that may be unanswered.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
+/// What an HTTP/2 client may send of one body, and of all on a connection, before apps have read it: so that some
+/// of them may read late without holding up the others.
+const WINDOWS: (u32, u32) = (256 << 10, 1 << 20);
+
 /// Serves one connection until it ends or is cut.
 pub(crate) async fn connection(worker: Rc<Worker>, accepted: Accepted, counted: Counted) {
     let shakes = accepted.tls.is_some() || accepted.proxied;
@@ -113,6 +117,8 @@ async fn serve(
             .max_pending_accept_reset_streams(limits.resets)
             .max_local_error_reset_streams(limits.own_resets)
             .max_send_buf_size(limits.send_buffer)
+            .initial_stream_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1)
             .timer(TokioTimer::new())
             .keep_alive_interval(PING.0)
             .keep_alive_timeout(PING.1)

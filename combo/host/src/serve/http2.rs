@@ -1,4 +1,5 @@
-//! What an HTTP/2 client sends -> whether it is in the middle of a head (RFC 9113, sections 4.1 and 6.10).
+//! What an HTTP/2 client sends -> how much of it is of bodies, and whether it is in the middle of a head (RFC
+//! 9113, sections 4.1 and 6.10).
 //! Pure: frames are followed in whatever pieces they come, and nothing of them is kept.
 
 /// How far it has come.
@@ -13,12 +14,29 @@ pub(crate) struct Frames {
     head: bool,
     /// The head goes on in the next one.
     goes_on: bool,
+    /// It is one of a body.
+    body: bool,
+    begun: bool,
+}
+
+/// What was seen in some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// How many of them are of bodies.
+    pub(crate) of_bodies: usize,
+    /// Whether a frame has begun by now.
+    pub(crate) begun: bool,
+    /// Whether a head has begun that is not whole.
+    pub(crate) torn: bool,
 }
 
 const HEADER: usize = 9;
 const PREFACE: u32 = 24;
 
-/// The types of frames that heads are in, and the flag of the last.
+/// The type of frames that bodies are in: `DATA`.
+const CONTENT: u8 = 0;
+
+/// Those that heads are in, and the flag of the last.
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
@@ -26,14 +44,23 @@ const END_HEADERS: u8 = 4;
 impl Frames {
     /// Before the preface.
     pub(crate) fn new() -> Self {
-        Self { left: PREFACE, header: [0; HEADER], filled: 0, head: false, goes_on: false }
+        Self {
+            left: PREFACE,
+            header: [0; HEADER],
+            filled: 0,
+            head: false,
+            goes_on: false,
+            body: false,
+            begun: false,
+        }
     }
 
-    /// Takes what was read; says whether a head has begun in it that is not whole.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> bool {
-        let mut rest = bytes;
+    /// Takes what was read.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Seen {
+        let (mut rest, mut of_bodies) = (bytes, 0);
         while !rest.is_empty() {
             let skipped = rest.len().min(self.left as usize);
+            of_bodies += if self.body { skipped } else { 0 };
             self.left -= u32::try_from(skipped).unwrap_or(self.left);
             rest = &rest[skipped..];
             let taken = rest.len().min(HEADER - self.filled);
@@ -44,13 +71,15 @@ impl Frames {
                 self.begin();
             }
         }
-        self.goes_on || self.head && self.left > 0
+        Seen { of_bodies, begun: self.begun, torn: self.goes_on || self.head && self.left > 0 }
     }
 
     fn begin(&mut self) {
         let [high, middle, low, kind, flags, ..] = self.header;
         (self.left, self.filled) = (u32::from_be_bytes([0, high, middle, low]), 0);
+        self.begun = true;
         self.head = matches!(kind, HEADERS | CONTINUATION);
+        self.body = kind == CONTENT;
         if self.head {
             self.goes_on = flags & END_HEADERS == 0;
         }
@@ -74,7 +103,9 @@ mod tests {
     }
 
     fn check(frames: &[(u8, u8, usize)], torn: bool) {
-        assert_eq!(Frames::new().feed(&connection(frames)), torn, "{frames:?}");
+        let seen = Frames::new().feed(&connection(frames));
+        let of_bodies = frames.iter().filter(|(kind, ..)| *kind == CONTENT).map(|(.., length)| length).sum();
+        assert_eq!(seen, Seen { of_bodies, begun: !frames.is_empty(), torn }, "{frames:?}");
     }
 
     #[test]
@@ -87,7 +118,7 @@ mod tests {
         check(&[(1, 5, 3), (0, 0, 100), (8, 4, 4), (6, 0, 8)], false);
         check(&[(1, 1, 3), (0, 4, 100)], true);
         let whole = connection(&[(1, 5, 30)]);
-        assert!(Frames::new().feed(&whole[..whole.len() - 1]));
+        assert!(Frames::new().feed(&whole[..whole.len() - 1]).torn);
     }
 
     proptest! {
@@ -98,8 +129,12 @@ mod tests {
         ) {
             let bytes = connection(&frames);
             let mut pieces = Frames::new();
-            let torn = bytes.chunks(length).fold(false, |_, piece| pieces.feed(piece));
-            prop_assert_eq!(torn, Frames::new().feed(&bytes));
+            let seen = bytes.chunks(length).fold((0, None), |(before, _), piece| {
+                let seen = pieces.feed(piece);
+                (before + seen.of_bodies, Some(seen))
+            });
+            let whole = Frames::new().feed(&bytes);
+            prop_assert_eq!((seen.0, seen.1.map(|seen| (seen.begun, seen.torn))), (whole.of_bodies, Some((whole.begun, whole.torn))));
         }
     }
 }

@@ -16,13 +16,13 @@ use std::time::Duration;
 /// | `handshake` | 10 s | a TLS handshake is two round trips |
 /// | `head` | 10 s | from the first byte of a request to the end of its head, at less than `rate`; and from accepting to the first byte |
 /// | `idle` | 75 s | between requests, as nginx; not while a websocket or another tunnel is open |
-/// | `body` | 60 s | that an app waits for a request body which comes at less than `rate` |
+/// | `body` | 60 s | that an app waits for a request body which comes at less than `rate`; not over HTTP/2 once the answer has begun, nor in a call of gRPC: there both sides may be quiet |
 /// | `write` | 60 s | that we wait for an answer to be taken, which is at less than `rate` |
 /// | `rate` | 240 B/s | less than any line that is in use, and more than dripping is worth; as Kestrel and http.sys |
 /// | `head_size` | 64 KiB | request line and headers (HTTP/1), header list (HTTP/2); a larger head is answered 431 |
 /// | `connections` | 16,384 | beyond, accepting waits until one closes |
 /// | `connections_per_peer` | 1,024 | of one IPv4 address or one /64 of IPv6, so that one cannot have them all; more are closed at once. Not of unix sockets and trusted proxies, which stand for many |
-/// | `handshakes` | 1,024 | TLS handshakes at once: what costs us most and a client least; more are closed at once |
+/// | `handshakes` | 1,024 | TLS handshakes at once: what costs us most and a client least; more are closed at once, and so are those of one peer beyond an eighth |
 /// | `requests` | 10,000 | over one connection, so that what it holds is given back some day; then it is ended politely |
 /// | `streams` | 128 | concurrent per HTTP/2 connection |
 /// | `resets` | 20 | streams reset by the client before they were accepted, per HTTP/2 connection |
@@ -31,8 +31,8 @@ use std::time::Duration;
 /// | `memory` | 90 % of what the process may have | above it nothing new is begun, because what would come next is the end of the process: 503, and nobody is let in |
 ///
 /// How much of an answer a peer has taken is asked of the kernel, which holds some megabytes that it has not.
-/// Over HTTP/2 all that moves on a connection counts for each of its requests, and only the request that waits is
-/// ended. A peer that is not there any more, while nobody waits for anything, is found by TCP (keep-alive probes
+/// Over HTTP/2 the bodies that move on a connection count for each of its requests, and only the request that waits is
+/// ended. A tunnel in a stream of HTTP/2 has no deadline of its own. A peer that is not there any more, while nobody waits for anything, is found by TCP (keep-alive probes
 /// after a minute of silence), by a ping of HTTP/2 after 30 s, which has 20 s to be answered, and because it takes
 /// nothing of what was sent for twice `write`, be that a few bytes.
 ///

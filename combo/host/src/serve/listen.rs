@@ -242,6 +242,8 @@ pub(crate) async fn accept(
     let listener = readable(listener)?;
     let mut trouble = Trouble::default();
     loop {
+        // Whoever else is on this thread has its turn, however many come.
+        tokio::task::coop::consume_budget().await;
         let ready = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
@@ -267,7 +269,8 @@ pub(crate) async fn accept(
             Err(_) => {}
         }
     }
-    loop {
+    // No more than the kernel can have had by now.
+    for _ in 0..BACKLOG {
         match listener.get_ref().accept() {
             Ok(accepted) => hand_over(&desks, &gate, accepted),
             Err(error) if is_of_the_connection(&error) => {}
@@ -278,6 +281,7 @@ pub(crate) async fn accept(
             }
         }
     }
+    Ok(())
 }
 
 /// Something whose descriptor can be waited for. It has to keep one descriptor for its whole life,

@@ -62,12 +62,14 @@ impl Socket {
 
     /// Has it end by a reset: what the peer has not taken, some megabytes perhaps, is forgotten by the kernel.
     #[cold]
-    fn reset(&self) {
+    pub(crate) fn reset(&self) {
         let lingers = match self {
             Self::Tcp(socket) => SockRef::from(socket).set_linger(Some(Duration::ZERO)),
             #[cfg(feature = "tls")]
             Self::Tls(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
-            _ => Ok(()),
+            Self::Unix(_) | Self::Websocket(_) => Ok(()),
+            #[cfg(feature = "testing")]
+            Self::Memory(_) => Ok(()),
         };
         // If it cannot be, the kernel forgets it later.
         drop(lingers);
@@ -114,7 +116,7 @@ enum Scan {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if self.progress.verdict() == Verdict::Cut && self.progress.is_writing() {
+        if self.progress.verdict() == Verdict::Cut && self.progress.owes() {
             self.socket.reset();
         }
     }
@@ -164,10 +166,10 @@ impl Stream {
 
     /// It speaks HTTP/2.
     pub(crate) fn multiplexes(&mut self) {
-        let mut frames = http2::Frames::new();
-        let _ = frames.feed(&self.ahead);
-        self.scan = Scan::Http2(frames);
         self.progress.multiplexes();
+        self.scan = Scan::Http2(http2::Frames::new());
+        let ahead = self.ahead.clone();
+        self.read_from_peer(&ahead);
     }
 
     /// Gives back what was read and not used.
@@ -204,23 +206,28 @@ impl Stream {
     }
 
     fn read_from_peer(&mut self, bytes: &[u8]) {
+        let scan = match &mut self.scan {
+            Scan::Http1(scan) => scan,
+            Scan::Http2(frames) => {
+                let http2::Seen { of_bodies, begun, torn } = frames.feed(bytes);
+                self.progress.tears(begun, torn);
+                let _ = self.progress.read(of_bodies);
+                return;
+            }
+        };
         let begins = matches!(self.progress.phase(), Phase::First | Phase::Idle);
-        let of_head = self.progress.read(bytes.len());
-        match &mut self.scan {
-            Scan::Http2(frames) => self.progress.tears(frames.feed(bytes)),
-            Scan::Http1(_) if !of_head => {}
-            Scan::Http1(_) if begins && LastHead::is_whole(bytes) => {
-                LastHead::keep(Arc::as_ptr(&self.progress).addr(), bytes);
-                self.progress.head(Seen::Whole);
-            }
-            Scan::Http1(scan) => {
-                if begins {
-                    scan.restart();
-                }
-                scan.feed(bytes);
-                self.progress.head(Seen::Scanned(scan.lengths()));
-            }
+        if !self.progress.read(bytes.len()) {
+            return;
         }
+        if begins && LastHead::is_whole(bytes) {
+            LastHead::keep(Arc::as_ptr(&self.progress).addr(), bytes);
+            return self.progress.head(Seen::Whole);
+        }
+        if begins {
+            scan.restart();
+        }
+        scan.feed(bytes);
+        self.progress.head(Seen::Scanned(scan.lengths()));
     }
 
     /// Looks after a peer that nobody has heard of for a while, if that is wanted.

@@ -174,11 +174,14 @@ pub(crate) struct Progress {
     read: AtomicU32,
     written: AtomicU32,
     queued: AtomicU32,
+    /// Over HTTP/2, what of bodies was handed over to be written.
+    handed: AtomicU32,
     /// The sweep wants to know that.
     asks: AtomicBool,
-    /// As of the last sweep: what had come, what was taken, and what was read if that was waited for.
-    seen: [AtomicU32; 2],
-    awaited: AtomicU8,
+    /// As of the last sweep: what had come, was taken and handed over.
+    seen: [AtomicU32; 3],
+    /// What was waited for last, and in which request.
+    awaited: (AtomicU8, AtomicU32),
     reading: Pace,
     writing: Pace,
     /// It speaks HTTP/2: its requests that wait.
@@ -217,9 +220,10 @@ impl Progress {
             read: AtomicU32::new(0),
             written: AtomicU32::new(0),
             queued: AtomicU32::new(0),
+            handed: AtomicU32::new(0),
             asks: AtomicBool::new(false),
             seen: Default::default(),
-            awaited: AtomicU8::new(Awaited::Nothing as u8),
+            awaited: Default::default(),
             reading: Pace::default(),
             writing: Pace::default(),
             exchanges: OnceLock::new(),
@@ -249,7 +253,6 @@ impl Progress {
     /// The connection speaks HTTP/2: what it reads are frames, of any stream.
     pub(crate) fn multiplexes(&self) {
         let _ = self.exchanges.set(Box::default());
-        self.enter(Phase::Idle);
     }
 
     /// Its requests that wait, if it speaks HTTP/2.
@@ -257,9 +260,17 @@ impl Progress {
         self.exchanges.get().map(|exchanges| &**exchanges)
     }
 
-    /// Whether it is in the middle of a head of HTTP/2.
-    pub(crate) fn tears(&self, torn: bool) {
+    /// Whether it is in the middle of a head of HTTP/2. Once it has begun to speak of requests it is idle.
+    pub(crate) fn tears(&self, begun: bool, torn: bool) {
         self.torn.store(torn, Relaxed);
+        if begun && matches!(self.phase(), Phase::First | Phase::Head) {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// So many bytes of answers were handed over to be sent over HTTP/2.
+    pub(crate) fn hands_over(&self, bytes: usize) {
+        moved(&self.handed, bytes);
     }
 
     /// What it holds for as long as it is open.
@@ -335,11 +346,12 @@ impl Progress {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// So many bytes came. Says whether they may be of a request head of HTTP/1.
+    /// So many bytes came, over HTTP/2 those of bodies alone. Says whether they may be of a request head of HTTP/1.
     pub(crate) fn read(&self, bytes: usize) -> bool {
         moved(&self.read, bytes);
         let phase = self.phase.load(Relaxed);
-        if phase == Phase::Busy as u8 || self.is_multiplexed() {
+        // An answer may have ended before its request has.
+        if phase == Phase::Busy as u8 || self.is_multiplexed() || self.bodies.load(Relaxed) > 0 {
             return false;
         }
         if phase == Phase::First as u8 || phase == Phase::Idle as u8 {
@@ -442,13 +454,14 @@ impl Progress {
     }
 
     fn poke(&self) {
-        if let Some(waker) = self.waker.take() {
+        if self.is_upgraded() {
+            // Whoever is woken says again whom to wake.
+            self.waker.wake();
+            self.writer.wake();
+        } else if let Some(waker) = self.waker.take() {
             waker.wake_by_ref();
             // A verdict still has to find it.
             self.waker.register(&waker);
-        }
-        if self.is_upgraded() {
-            self.writer.wake();
         }
     }
 
@@ -484,6 +497,11 @@ impl Progress {
     /// Whether something was said that the peer has not taken.
     pub(crate) fn is_writing(&self) -> bool {
         self.waits_for_write.load(Relaxed)
+    }
+
+    /// Whether there is something, as far as that is known, that the kernel still has.
+    pub(crate) fn owes(&self) -> bool {
+        self.is_writing() || self.queued.load(Relaxed) > 0
     }
 
     /// Waits until it has. Before an upgrade nobody else writes.
@@ -546,28 +564,28 @@ impl Progress {
         self.writer.wake();
     }
 
-    /// Whatever it is at, it has only begun now.
-    pub(crate) fn excuse(&self) {
-        self.since.store(self.clock.now(), Relaxed);
-        self.stuck.store(0, Relaxed);
-        let _ = self.moved(0);
+    /// So many seconds do not count: it could not be heard in them.
+    pub(crate) fn excuse(&self, seconds: u32) {
+        for since in [&self.since, &self.stuck] {
+            let known = since.load(Relaxed);
+            if known > 0 {
+                since.store((known + seconds).min(self.clock.now()), Relaxed);
+            }
+        }
     }
 
     /// What has moved in the seconds since this was asked last.
     fn moved(&self, seconds: u32) -> Moved {
-        let since = |seen: &AtomicU32, now: u32| {
-            let before = seen.load(Relaxed);
-            seen.store(now, Relaxed);
-            // What is asked of the kernel now and then may be more than it was.
-            u32::try_from(now.wrapping_sub(before).cast_signed()).unwrap_or(0)
-        };
+        let since = |seen: &AtomicU32, now: u32| now.wrapping_sub(seen.swap(now, Relaxed));
         let taken = self.written.load(Relaxed).wrapping_sub(self.queued.load(Relaxed));
-        let [read_before, taken_before] = &self.seen;
-        Moved {
-            seconds,
-            read: since(read_before, self.read.load(Relaxed)),
-            taken: since(taken_before, taken),
-        }
+        let [read_before, taken_before, handed_before] = &self.seen;
+        let read = since(read_before, self.read.load(Relaxed));
+        // What is asked of the kernel now and then may be more than it was.
+        let taken = u32::try_from(since(taken_before, taken).cast_signed()).unwrap_or(0);
+        let handed = since(handed_before, self.handed.load(Relaxed));
+        // Where the connection is what is slow, it counts for all requests that wait behind it.
+        let answered = if self.is_writing() { taken } else { handed };
+        Moved { seconds, read, taken, answered }
     }
 
     /// What its peer is waited for to send.
@@ -582,15 +600,20 @@ impl Progress {
 
     /// What the peer is too slow with.
     fn too_slow(&self, limits: &Limits, moved: Moved) -> Option<Eviction> {
-        let Moved { seconds, read, taken } = moved;
+        let Moved { seconds, read, taken, .. } = moved;
         let awaited = self.awaits();
-        // Between two requests there may be no sweep, so a body goes on where the one before has ended.
-        if self.awaited.load(Relaxed) != awaited as u8 {
-            self.awaited.store(awaited as u8, Relaxed);
-            self.reading.restart();
+        if awaited != Awaited::Nothing {
+            let (what, request) = &self.awaited;
+            let requests = self.requests.load(Relaxed);
+            let before = (what.swap(awaited as u8, Relaxed), request.swap(requests, Relaxed));
+            if before != (awaited as u8, requests) {
+                self.reading.restart();
+            }
         }
         self.reading.goes_on(awaited != Awaited::Nothing, seconds, read, limits.rate);
-        self.writing.goes_on(self.is_writing(), seconds, taken, limits.rate);
+        // Who does not answer has given up writing.
+        let unanswered = self.asks.load(Relaxed);
+        self.writing.goes_on(self.is_writing() && !unanswered, seconds, taken, limits.rate);
         if self.is_writing() {
             self.asks.store(true, Relaxed);
             self.poke();
@@ -607,7 +630,9 @@ impl Progress {
 
     /// Whether the peer takes nothing of what it was sent, little as that may be.
     fn is_stuck(&self, limits: &Limits, moved: Moved) -> bool {
-        if !self.may_be_quiet() || moved.taken > 0 || self.queued.load(Relaxed) == 0 {
+        // What is known must have been asked after it was written: whoever is at something else is not asked.
+        let asked = !self.probed.load(Relaxed);
+        if !self.may_be_quiet() || !asked || moved.taken > 0 || self.queued.load(Relaxed) == 0 {
             self.stuck.store(0, Relaxed);
             return false;
         }
@@ -623,7 +648,7 @@ impl Progress {
         let (limit, overdue) = match self.phase() {
             Phase::Handshake => (limits.handshake, Eviction::Handshake),
             Phase::First => (limits.head, Eviction::First),
-            Phase::Idle if self.tunnels.load(Relaxed) > 0 => return None,
+            Phase::Idle if self.tunnels.load(Relaxed) > 0 || self.is_writing() => return None,
             Phase::Idle => (limits.idle, Eviction::Idle),
             Phase::Closing => (CLOSING, Eviction::Closing),
             Phase::Head | Phase::Busy | Phase::Tunnel | Phase::Websocket | Phase::Parted => return None,
@@ -658,6 +683,11 @@ impl Progress {
             return ended(overdue);
         }
         let moved = self.moved(seconds);
+        // What is left of an upload after its answer keeps its connection as long as it comes.
+        let uploads = self.bodies.load(Relaxed) > 0 && moved.read >= limits.rate.saturating_mul(seconds);
+        if self.phase() == Phase::Idle && (uploads || self.is_writing()) {
+            self.enter(Phase::Idle);
+        }
         if let Some(exchanges) = self.exchanges() {
             exchanges.sweep(limits, moved, &mut ended);
         }
@@ -684,7 +714,7 @@ impl Wake for Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Awaited {
-    Nothing,
+    Nothing = 0,
     Head,
     Body,
 }
@@ -711,6 +741,15 @@ mod tests {
 
     /// What a connection is ended for, after how many seconds of a day.
     fn ends(prepare: impl Fn(&Progress), each_second: impl Fn(&Progress)) -> Option<(Eviction, u64)> {
+        ends_where(true, prepare, each_second)
+    }
+
+    /// The same where somebody `answers` what the sweep wants to know.
+    fn ends_where(
+        answers: bool,
+        prepare: impl Fn(&Progress),
+        each_second: impl Fn(&Progress),
+    ) -> Option<(Eviction, u64)> {
         let clock = Coarse::new();
         let progress = Progress::new(clock.clone(), Phase::First);
         prepare(&progress);
@@ -719,6 +758,9 @@ mod tests {
             clock.set(Duration::from_secs(second));
             each_second(&progress);
             progress.sweep(&Limits::default(), 1, None, |why| ended = Some((why, second)));
+            if answers {
+                let _ = (progress.take_question(), progress.take_probe());
+            }
             if ended.is_some() {
                 break;
             }
@@ -743,8 +785,9 @@ mod tests {
         check("idle", |p| (request(p), p.request_ended()).1, Eviction::Idle, 75);
         check("body", |p| (request(p), p.body(true), p.body(true)).1, Eviction::Body, 60);
         check("write", |p| (request(p), p.write(true)).1, Eviction::Write, 60);
-        check("h2 idle", Progress::multiplexes, Eviction::Idle, 75);
-        let torn = |p: &Progress| (p.multiplexes(), p.tears(true)).1;
+        check("h2 silence", Progress::multiplexes, Eviction::First, 10);
+        check("h2 idle", |p| (p.multiplexes(), p.tears(true, false)).1, Eviction::Idle, 75);
+        let torn = |p: &Progress| (p.multiplexes(), p.tears(true, true)).1;
         check("h2 head", torn, Eviction::Head, 10);
         check("h2 head, busy", |p| (torn(p), p.enter(Phase::Busy)).1, Eviction::Head, 10);
         check("closing", |p| (p.enter(Phase::Busy), p.close()).0, Eviction::Closing, 2);
@@ -829,12 +872,52 @@ mod tests {
             progress.sweep(&Limits::default(), 1, None, |why| ended = Some(why));
             ended
         };
-        assert!(progress.read(1));
-        progress.write(true);
-        clock.set(Duration::from_secs(1_000));
-        progress.excuse();
-        assert_eq!((1_001..=1_010).find_map(ends), None);
-        assert_eq!(ends(1_011), Some(Eviction::Head));
+        assert_eq!((1..=5).find_map(ends), None);
+        clock.set(Duration::from_secs(1_004));
+        progress.excuse(999);
+        assert_eq!((1_005..=1_009).find_map(ends), None);
+        assert_eq!(ends(1_010), Some(Eviction::First));
+    }
+
+    #[test]
+    fn who_makes_a_worker_late_gains_nothing_by_it() {
+        let clock = Coarse::new();
+        let progress = Progress::new(clock.clone(), Phase::First);
+        let ended = (1..).find(|sweep| {
+            // Each comes a second too late.
+            clock.set(Duration::from_secs(2 * sweep));
+            progress.excuse(1);
+            swept(&progress, None).is_some()
+        });
+        assert_eq!(ended, Some(11));
+    }
+
+    #[test]
+    fn an_answer_is_not_over_while_it_is_taken() {
+        let small = |p: &Progress| (p.wrote(10_000), p.queues(1_000_000)).1;
+        assert_eq!(ends(|p| (request(p), p.write(true), p.request_ended()).2, small), None);
+        let taken = ends(
+            |p| (request(p), p.write(true), p.request_ended()).2,
+            |p| {
+                small(p);
+                p.write(p.clock.now() < 200);
+            },
+        );
+        assert_eq!(taken, Some((Eviction::Idle, 274)));
+    }
+
+    #[test]
+    fn an_upload_may_go_on_after_its_answer_as_long_as_it_comes() {
+        let answered = |p: &Progress| (request(p), p.body_began(), p.request_ended()).2;
+        assert_eq!(ends(answered, |p| assert!(!p.read(240))), None);
+        assert_eq!(ends(answered, |p| assert!(!p.read(1))), Some((Eviction::Idle, 76)));
+    }
+
+    #[test]
+    fn who_gave_up_writing_is_not_waited_for() {
+        let writes = |p: &Progress| (p.enter(Phase::Websocket), p.write(true)).1;
+        assert_eq!(ends(writes, |_| ()), Some((Eviction::Write, 61)));
+        assert_eq!(ends_where(false, writes, |_| ()), None);
     }
 
     #[test]

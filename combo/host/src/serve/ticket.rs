@@ -62,14 +62,17 @@ const CLIENT_CLOSED: u16 = 499;
 
 impl Ticket {
     pub(super) fn new(line: Rc<Line>, request: &Request<Incoming>) -> Self {
-        let last = line.progress.request_began() == line.worker.gate.limits.requests;
+        let (limits, requests) = (&line.worker.gate.limits, line.progress.request_began());
+        let last = requests == limits.requests;
         let exchange = line.progress.is_multiplexed().then(|| {
             let exchange = Arc::<Exchange>::default();
             line.began.set(Some(exchange.clone()));
             exchange
         });
-        if last && exchange.is_some() {
-            line.progress.judge(Verdict::Finish);
+        if requests >= limits.requests && exchange.is_some() {
+            // Whoever does not hear that it is to end is not heard either.
+            let deaf = requests - limits.requests > limits.streams;
+            line.progress.judge(if deaf { Verdict::Cut } else { Verdict::Finish });
         }
         let log = line.worker.access_log.then(|| {
             let (method, uri) = (request.method().clone(), request.uri().clone());
@@ -147,6 +150,13 @@ impl Ticket {
     pub(super) fn refused(&mut self, refusal: Refusal, call: bool) -> Response<ResponseBody> {
         self.status = refusal.status();
         if call { grpc::refused(refusal) } else { refusal.response() }
+    }
+
+    /// So much of its answer is sent.
+    fn hands_over(&self, bytes: usize) {
+        if self.exchange.is_some() {
+            self.line.progress.hands_over(bytes);
+        }
     }
 
     /// Its app has nothing more to say yet.
@@ -249,8 +259,13 @@ impl Ticket {
 /// A response body on its way to the client; a panic in it ends it early and nothing else.
 pub(super) struct Outgoing {
     pub(super) body: ResponseBody,
+    /// What came of it at once and is not sent yet.
+    pub(super) rest: Option<Bytes>,
     pub(super) ticket: Ticket,
 }
+
+/// What is given to HTTP/2 at once. It keeps all that it is given, and for whom it likes: so not all of it is given.
+const PIECE: usize = 16 << 10;
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
@@ -270,31 +285,62 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Self { body, ticket } = &mut *self;
-        let polled = match &mut body.0 {
-            Content::Streamed(streamed) => ticket
-                .guarded(|| streamed.as_mut().poll_frame(cx))
-                .unwrap_or_else(|_| Poll::Ready(Some(Err("the app panicked".into())))),
-            _ => Pin::new(&mut *body).poll_frame(cx),
+        let this = &mut *self;
+        let polled = match this.rest.take() {
+            Some(rest) => Poll::Ready(Some(Ok(Frame::data(rest)))),
+            None => this.poll_body(cx),
         };
-        match &polled {
-            Poll::Ready(None) => ticket.whole = true,
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
-                ticket.sent += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                let frame = this.piece(frame);
+                let sent = frame.data_ref().map_or(0, Bytes::len);
+                this.ticket.hands_over(sent);
+                this.ticket.sent += sent as u64;
                 // Whoever knows its length may not ask for its end.
-                ticket.whole |= body.is_end_stream() || body.size_hint().exact() == Some(0);
+                this.ticket.whole |= this.is_end_stream() || this.size_hint().exact() == Some(0);
+                return Poll::Ready(Some(Ok(frame)));
             }
+            Poll::Ready(None) => this.ticket.whole = true,
             Poll::Ready(Some(Err(_))) => {}
-            Poll::Pending => ticket.app_waits(),
+            Poll::Pending => this.ticket.app_waits(),
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let mut hint = self.body.size_hint();
+        if let Some(rest) = &self.rest {
+            let (rest, lower) = (rest.len() as u64, hint.lower());
+            hint.upper().into_iter().for_each(|upper| hint.set_upper(upper + rest));
+            hint.set_lower(lower + rest);
+        }
+        hint
+    }
+}
+
+impl Outgoing {
+    fn poll_body(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Self { body, ticket, .. } = self;
+        match &mut body.0 {
+            Content::Streamed(streamed) => ticket
+                .guarded(|| streamed.as_mut().poll_frame(cx))
+                .unwrap_or_else(|_| Poll::Ready(Some(Err("the app panicked".into())))),
+            _ => Pin::new(&mut *body).poll_frame(cx),
+        }
+    }
+
+    /// As much of it as is given at once.
+    fn piece(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if self.ticket.exchange.is_none() || frame.data_ref().is_none_or(|bytes| bytes.len() <= PIECE) {
+            return frame;
+        }
+        frame.map_data(|mut bytes| {
+            self.rest = Some(bytes.split_off(PIECE));
+            bytes
+        })
     }
 }

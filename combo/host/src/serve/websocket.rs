@@ -232,5 +232,8 @@ impl Open {
             Poll::Ready(())
         }));
         let _ = pin!(ended).poll_unpin(&mut Context::from_waker(&waker));
+        if progress.owes() {
+            self.socket.reset();
+        }
     }
 }

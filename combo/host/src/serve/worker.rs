@@ -481,6 +481,7 @@ pub(crate) struct Worker {
     pub(crate) draining: Cell<Option<Instant>>,
     /// When that was, also by the coarse clock.
     swept: Cell<(Instant, u32)>,
+    sweeps: Cell<u32>,
 }
 
 /// Which mount could not be built, and why.
@@ -570,7 +571,19 @@ impl Worker {
         });
         let (draining, swept) = (Cell::new(None), Cell::new((Instant::now(), 0)));
         let recent = Recent::default();
-        Ok(Self { mounts, front, proxies, routes, recent, gate, access_log, shared, draining, swept })
+        Ok(Self {
+            mounts,
+            front,
+            proxies,
+            routes,
+            recent,
+            gate,
+            access_log,
+            shared,
+            draining,
+            swept,
+            sweeps: Cell::new(0),
+        })
     }
 
     fn tell_time(&self) {
@@ -582,6 +595,8 @@ impl Worker {
         let (now, (swept, before)) = (self.shared.clock.now(), self.swept.get());
         self.swept.set((Instant::now(), now));
         let (held, seconds) = (swept.elapsed() > 2 * SWEEP, now.saturating_sub(before));
+        let late = if held { seconds.saturating_sub(1) } else { 0 };
+        self.sweeps.set(self.sweeps.get().wrapping_add(1));
         let crowded = self.shared.is_crowded();
         let paused = self.mounts.iter().any(Mounted::is_paused);
         let draining = self.draining.get().map(|since| since.elapsed());
@@ -589,16 +604,15 @@ impl Worker {
             if crowded {
                 progress.lull();
             }
-            if paused || (nth + now) % PROBE == 0 {
+            if paused || nth.wrapping_add(self.sweeps.get()) % PROBE == 0 {
                 progress.probe();
             }
-            if held {
+            if late > 0 {
                 // An app held the worker: whoever is late by that could not be heard.
-                progress.excuse();
-            } else {
-                let Gate { limits, evictions, .. } = &*self.gate;
-                progress.sweep(limits, seconds, draining, |why| evictions.count(why, &peer));
+                progress.excuse(late);
             }
+            let Gate { limits, evictions, .. } = &*self.gate;
+            progress.sweep(limits, seconds - late, draining, |why| evictions.count(why, &peer));
         }
         if draining.is_some() {
             self.shared.part();
