@@ -21,6 +21,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+#[cfg(feature = "tls")]
+use super::sealed::Sealed;
 use super::{
     answer::{Door, Line},
     evictions::Eviction,
@@ -88,10 +90,10 @@ async fn serve(
     if proxied && !worker.proxies.trusts(&peer) {
         return Err(format!("{peer} is no trusted proxy").into());
     }
-    let (socket, by_alpn) = open(socket, tls, proxied, &mut connection).await?;
+    let (socket, by_alpn) = open(socket, tls, proxied, &mut connection, &progress).await?;
     drop(shaking);
     if progress.phase() == Phase::Handshake {
-        progress.enter(Phase::First);
+        progress.opens();
     }
     let mut stream = Stream::new(socket, progress.clone(), registered);
     let http2 = match by_alpn {
@@ -234,7 +236,10 @@ async fn open(
     tls: Option<Tls>,
     proxied: bool,
     connection: &mut Connection,
+    progress: &Arc<Progress>,
 ) -> io::Result<(Socket, Option<bool>)> {
+    #[cfg(not(feature = "tls"))]
+    let _ = progress;
     match socket {
         Raw::Tcp(socket) => {
             let mut socket = TcpStream::from_std(socket)?;
@@ -243,6 +248,7 @@ async fn open(
             match tls {
                 #[cfg(feature = "tls")]
                 Some(tls) => {
+                    let socket = Sealed { socket, progress: progress.clone() };
                     let stream = Box::new(tls.acceptor.accept(socket).await?);
                     connection.tls = Some(super::tls::facts(stream.get_ref().1));
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(super::tls::H2);

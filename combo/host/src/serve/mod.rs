@@ -1,7 +1,7 @@
-//! The request path, a file per stage, in the order that a request passes them: [`listen`] with [`gate`], [`tls`],
-//! [`http`], [`answer`] through [`guard`] and [`route`] ([`recent`] is what it still knows), the mount (see
+//! The request path, a file per stage, in the order that a request passes them: [`listen`] with [`gate`], [`tls`] on
+//! `sealed`, [`http`], [`answer`] through [`guard`] and [`route`] ([`recent`] is what it still knows), the mount (see
 //! `crate::mount`), [`framing`] or [`refusal`]; [`ticket`] goes with a request to the end of its answer. [`haproxy`]
-//! and [`proxies`] are what proxies say, [`grpc`] what is different for its calls, [`websocket`] and [`frames`] for theirs.
+//! and [`proxies`] are what proxies say; for its calls [`grpc`], for theirs [`websocket`] and [`frames`] are there.
 //!
 //! Around them: [`worker`], one thread with all that requests need; [`mounted`], what answers for a mount there, and
 //! [`front`], routing within layers around all mounts; [`sweep`], which ends what is overdue by the marks that
@@ -32,6 +32,8 @@ pub(crate) mod proxies;
 pub(crate) mod recent;
 pub(crate) mod refusal;
 pub(crate) mod route;
+#[cfg(feature = "tls")]
+pub(crate) mod sealed;
 pub(crate) mod stream;
 pub(crate) mod sweep;
 pub(crate) mod ticket;

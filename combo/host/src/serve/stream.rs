@@ -16,6 +16,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+#[cfg(feature = "tls")]
+use super::sealed::Sealed;
 use super::{
     guard::{HeadScan, LastHead},
     http2, outgoing,
@@ -29,7 +31,7 @@ pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
     #[cfg(feature = "tls")]
-    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Tls(Box<tokio_rustls::server::TlsStream<Sealed>>),
     /// Any of the others, once it carries a websocket.
     Websocket(Arc<Websocket>),
     /// A pipe, for the rig.
@@ -53,7 +55,7 @@ impl Socket {
             Self::Tcp(socket) => outgoing::queued(socket),
             Self::Unix(socket) => outgoing::queued(socket),
             #[cfg(feature = "tls")]
-            Self::Tls(stream) => outgoing::queued(stream.get_ref().0),
+            Self::Tls(stream) => outgoing::queued(&stream.get_ref().0.socket),
             Self::Websocket(websocket) => websocket.queued(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => 0,
@@ -66,13 +68,20 @@ impl Socket {
         let lingers = match self {
             Self::Tcp(socket) => SockRef::from(socket).set_linger(Some(Duration::ZERO)),
             #[cfg(feature = "tls")]
-            Self::Tls(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
+            Self::Tls(stream) => SockRef::from(&stream.get_ref().0.socket).set_linger(Some(Duration::ZERO)),
             Self::Unix(_) | Self::Websocket(_) => Ok(()),
             #[cfg(feature = "testing")]
             Self::Memory(_) => Ok(()),
         };
         // If it cannot be, the kernel forgets it later.
         drop(lingers);
+    }
+
+    fn is_sealed(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return matches!(self, Self::Tls(_));
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// An error if the peer has reset it. Who only sends no more may still wait for an answer.
@@ -82,7 +91,7 @@ impl Socket {
             Self::Tcp(socket) => socket.take_error()?,
             Self::Unix(socket) => socket.take_error()?,
             #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.get_ref().0.take_error()?,
+            Self::Tls(stream) => stream.get_ref().0.socket.take_error()?,
             Self::Websocket(websocket) => return websocket.still_there(),
             #[cfg(feature = "testing")]
             Self::Memory(_) => None,
@@ -187,7 +196,7 @@ impl Stream {
                 Socket::Tcp(socket) => socket.poll_read_ready(cx),
                 Socket::Unix(socket) => socket.poll_read_ready(cx),
                 #[cfg(feature = "tls")]
-                Socket::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+                Socket::Tls(stream) => stream.get_ref().0.socket.poll_read_ready(cx),
                 Socket::Websocket(_) => Poll::Ready(Ok(())),
                 #[cfg(feature = "testing")]
                 Socket::Memory(_) => Poll::Ready(Ok(())),
@@ -216,7 +225,9 @@ impl Stream {
             }
         };
         let begins = matches!(self.progress.phase(), Phase::First | Phase::Idle);
-        if !self.progress.read(bytes.len()) {
+        // Under TLS they were counted when they came.
+        let count = if self.socket.is_sealed() { 0 } else { bytes.len() };
+        if !self.progress.read(count) {
             return;
         }
         if begins && LastHead::is_whole(bytes) {

@@ -360,6 +360,21 @@ impl Progress {
         phase < Phase::Tunnel as u8
     }
 
+    /// Hands are shaken, if there were some to shake.
+    pub(crate) fn opens(&self) {
+        self.enter(Phase::First);
+        self.read.store(0, Relaxed);
+        self.seen[0].store(0, Relaxed);
+    }
+
+    /// So many bytes came that nobody understands yet. Over HTTP/2 only bodies count.
+    #[cfg(feature = "tls")]
+    pub(crate) fn reads_sealed(&self, bytes: usize) {
+        if !self.is_multiplexed() {
+            moved(&self.read, bytes);
+        }
+    }
+
     /// What is known of the head that is being read.
     pub(crate) fn head(&self, seen: Seen) {
         let number = match seen {
@@ -592,6 +607,8 @@ impl Progress {
     fn awaits(&self) -> Awaited {
         match self.phase() {
             Phase::Head => Awaited::Head,
+            // Something came that nobody understands yet.
+            Phase::First if self.read.load(Relaxed) > 0 && !self.is_multiplexed() => Awaited::Head,
             _ if self.torn.load(Relaxed) => Awaited::Head,
             Phase::Busy if self.waits_for_body.load(Relaxed) && !self.is_multiplexed() => Awaited::Body,
             _ => Awaited::Nothing,
@@ -647,6 +664,7 @@ impl Progress {
     fn too_long(&self, limits: &Limits) -> Option<Eviction> {
         let (limit, overdue) = match self.phase() {
             Phase::Handshake => (limits.handshake, Eviction::Handshake),
+            Phase::First if self.awaits() == Awaited::Head => return None,
             Phase::First => (limits.head, Eviction::First),
             Phase::Idle if self.tunnels.load(Relaxed) > 0 || self.is_writing() => return None,
             Phase::Idle => (limits.idle, Eviction::Idle),
@@ -782,6 +800,10 @@ mod tests {
         check("handshake", |p| p.enter(Phase::Handshake), Eviction::Handshake, 10);
         check("silence", |_| (), Eviction::First, 10);
         check("head", |p| assert!(p.read(1)), Eviction::Head, 10);
+        let sealed = |p: &Progress| (p.enter(Phase::Handshake), p.reads_sealed(300), p.opens()).2;
+        check("silence under TLS", sealed, Eviction::First, 10);
+        check("half a record", |p| (sealed(p), p.reads_sealed(300)).1, Eviction::Head, 11);
+        assert_eq!(ends(sealed, |p| p.reads_sealed(1_024)), None, "a record takes its time");
         check("idle", |p| (request(p), p.request_ended()).1, Eviction::Idle, 75);
         check("body", |p| (request(p), p.body(true), p.body(true)).1, Eviction::Body, 60);
         check("write", |p| (request(p), p.write(true)).1, Eviction::Write, 60);
