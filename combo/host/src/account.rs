@@ -4,17 +4,13 @@
 //! that, since the kernel knows single threads only. That programs gain nothing by being executed
 //! (`no_new_privs`) belongs to a thread as well, and those that are there already get it together with a
 //! filter of system calls that lets everything pass. Then it is looked at thread by thread, and tried.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "threads are looked at in `/proc`, and sockets' files given away"
-)]
+#![expect(clippy::disallowed_methods, reason = "threads are looked at in `/proc`")]
 
 use std::{
     collections::BTreeSet,
     ffi::{CString, OsString},
     fs, io,
     os::unix::ffi::OsStrExt,
-    path::Path,
     thread,
     time::Duration,
 };
@@ -92,11 +88,6 @@ impl Account {
     /// What commands are told of it: variables to set or remove, as systemd does for a service.
     pub(crate) fn environment(&self) -> &[(OsString, Option<OsString>)] {
         &self.environment
-    }
-
-    /// Gives it a file that root has made, or what a link is.
-    pub(crate) fn give(&self, file: &Path) -> io::Result<()> {
-        std::os::unix::fs::lchown(file, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
     }
 
     /// Whether this process is to be changed: it is root. If it is not, it has to be this user already.

@@ -161,16 +161,15 @@ impl Deployment {
     /// Who the process becomes once it listens, for one that is started as root to have a port under 1024:
     /// `"www"`, `"www:web"`, `1000`. The grammar is in [`combo_core::user`]. Default: it stays who it is.
     ///
-    /// As root it only listens: sockets are bound, and keys and certificates read. Then all of the process,
+    /// As root it only listens: ports are bound, and keys and certificates read. Then all of the process,
     /// every thread that is there and every one to come, is that user, in its groups, without a capability and
     /// with no way back: programs that it starts gain nothing by their own file's owner or capabilities
     /// either, so `sudo` and `ping` may not work in them. This is looked at thread by thread, and tried,
-    /// before anything else is opened: folders, ledger, mounts that are built at the start. What builds the
-    /// deployment itself runs before that, as root.
+    /// before anything else is opened: unix sockets, folders, ledger, mounts that are built at the start. What
+    /// builds the deployment itself runs before that, as root.
     ///
     /// Paths are the user's to reach: the root and what is in it, and the folder of the state. Unix sockets are
-    /// given to it. They are taken away at the end where it may do so, in a folder that it may write;
-    /// elsewhere the next start does.
+    /// files that it makes and takes away at the end, so their folders have to be ones that it may write.
     ///
     /// Who is started as that user already has nothing to give up, and keeps what capabilities it was given.
     /// Who is another, and not root, is refused. If anything is refused the process may be the user all the

@@ -14,6 +14,12 @@ pub(crate) enum Kind {
         endpoint: String,
         cause: io::Error,
     },
+    /// A unix socket, by whoever the process is.
+    Socket {
+        endpoint: String,
+        uid: u32,
+        cause: io::Error,
+    },
     #[cfg(feature = "tls")]
     Read {
         endpoint: String,
@@ -90,6 +96,16 @@ impl fmt::Display for Error {
                     _ => Ok(()),
                 }
             }
+            Kind::Socket { endpoint, uid, cause } => {
+                write!(f, "cannot listen on `{endpoint}`")?;
+                match cause.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        write!(f, " (its folder has to be one that user {uid} may write)")
+                    }
+                    io::ErrorKind::AddrInUse => f.write_str(" (something else listens there)"),
+                    _ => Ok(()),
+                }
+            }
             #[cfg(feature = "tls")]
             Kind::Read { endpoint, what, path, .. } => {
                 write!(f, "cannot read the {what} `{}` of `{endpoint}`", path.display())
@@ -124,6 +140,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(match &*self.0 {
             Kind::Listen { cause, .. }
+            | Kind::Socket { cause, .. }
             | Kind::Folder { cause, .. }
             | Kind::Root { cause, .. }
             | Kind::State { cause, .. }
@@ -201,6 +218,18 @@ mod tests {
             (
                 Kind::Listen { endpoint: endpoint(), cause: io::ErrorKind::AddrInUse.into() },
                 "cannot listen on `tcp:443` (something else listens there): address in use",
+            ),
+            (
+                Kind::Socket {
+                    endpoint: "unix:a".into(),
+                    uid: 33,
+                    cause: io::ErrorKind::PermissionDenied.into(),
+                },
+                "cannot listen on `unix:a` (its folder has to be one that user 33 may write): permission denied",
+            ),
+            (
+                Kind::Socket { endpoint: "unix:a".into(), uid: 33, cause: io::ErrorKind::AddrInUse.into() },
+                "cannot listen on `unix:a` (something else listens there): address in use",
             ),
             #[cfg(feature = "tls")]
             (

@@ -142,7 +142,7 @@ impl Drop for Handle {
     }
 }
 
-/// Opens everything and begins to serve; between the listeners and the rest the process becomes the
+/// Opens everything and begins to serve; between the ports and the rest the process becomes the
 /// [user](crate::Deployment::user) that was said, if one was. Tasks run on the runtime that this is called on, so that
 /// should have several threads.
 ///
@@ -289,7 +289,7 @@ impl House {
 
 impl Opened {
     /// With a `layer` nothing real is listened on or written: what tasks write goes there.
-    /// Without `events` no file is watched. Where the process is to become a user, listeners are opened first,
+    /// Without `events` no file is watched. Where the process is to become a user, ports are opened first,
     /// and everything else as that user.
     pub(crate) async fn open(
         plan: Plan,
@@ -305,17 +305,24 @@ impl Opened {
         let endpoints = if layer.is_none() { plan.endpoints } else { Vec::new() };
         let (mut listeners, mut account) = (Vec::new(), None);
         if let Some(user) = plan.user.filter(|_| layer.is_none()) {
-            listeners = listen_on(&endpoints, &root, &mut errors);
+            // A unix socket is a file: root would make it in a folder where others may write.
+            let is_file = |endpoint: &Endpoint| matches!(endpoint.bare(), Endpoint::Unix { .. });
+            let open = |endpoint| Listener::open(endpoint, &root);
+            let ports: Vec<_> =
+                endpoints.iter().map(|endpoint| (!is_file(endpoint)).then(|| open(endpoint))).collect();
             // What root could reach this user may not.
-            let became = become_user(&user, &listeners).and_then(|became| folder(&root).map(|_| became));
-            match became {
+            match become_user(&user).and_then(|became| folder(&root).map(|_| became)) {
                 Ok(became) => account = Some(became),
                 // What is opened now would be opened by the wrong one.
                 Err(error) => {
+                    errors.extend(ports.into_iter().flatten().filter_map(Result::err));
                     errors.push(error);
                     return Err(Errors(errors));
                 }
             }
+            let opened = endpoints.iter().zip(ports);
+            let opened = opened.map(|(endpoint, port)| port.unwrap_or_else(|| open(endpoint)));
+            listeners = all_of(opened, &mut errors);
         }
         let mut names: Vec<_> = plan.mounts.iter().map(|mount| mount.pattern.to_string()).collect();
         let labels = plan.mounts.iter().map(|mount| mount.target.label.clone());
@@ -361,7 +368,7 @@ impl Opened {
             }
         }
         if account.is_none() {
-            listeners = listen_on(&endpoints, &root, &mut errors);
+            listeners = all_of(endpoints.iter().map(|endpoint| Listener::open(endpoint, &root)), &mut errors);
         }
         // Last, since this is what other processes see.
         let (journal, sentences) = match plan.state.filter(|_| errors.is_empty()) {
@@ -467,19 +474,15 @@ fn folder(path: &Path) -> Result<PathBuf, Error> {
     root.map_err(|cause| Kind::Root { path: path.to_owned(), cause }.into())
 }
 
-fn listen_on(endpoints: &[Endpoint], root: &Path, errors: &mut Vec<Error>) -> Vec<Listener> {
-    let opened = endpoints.iter().map(|endpoint| Listener::open(endpoint, root));
+fn all_of<T>(opened: impl Iterator<Item = Result<T, Error>>, errors: &mut Vec<Error>) -> Vec<T> {
     opened.filter_map(|opened| opened.map_err(|error| errors.push(error)).ok()).collect()
 }
 
 /// Makes this process a user, unless it is that already.
-fn become_user(user: &User, listeners: &[Listener]) -> Result<Account, Error> {
+fn become_user(user: &User) -> Result<Account, Error> {
     let refused = |cause| Error::from(Kind::User { user: user.to_string(), cause });
     let account = Account::find(user).map_err(refused)?;
     if account.is_to_come(user).map_err(refused)? {
-        for listener in listeners {
-            listener.give(&account)?;
-        }
         account.become_it().map_err(refused)?;
         tracing::info!("became user `{user}`");
     }

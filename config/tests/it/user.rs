@@ -188,17 +188,21 @@ fn root_listens_and_a_user_with_no_way_back_serves() {
             format!("tcp:{port}:interface=127.0.0.1"),
             format!("ssl:{tls}:interface=127.0.0.1:key=key.pem:cert=cert.pem"),
         );
-        let words = ["--listen", &*port, "--listen", &*tls, "--listen", "unix:app.sock", "--user", who.said];
+        let words =
+            ["--listen", &*port, "--listen", "unix:var/app.sock", "--listen", &*tls, "--user", who.said];
         let folder = place(Some(&who));
-        for again in [false, true] {
+        for _ in 0..2 {
             let child = serves(&who, &words, &folder);
             let _ = child.log.wait_for(3, &[" serves"]);
             let asked = |wire: &mut Wire, path: &str| wire.ask(get(path)).text().to_owned();
             let mut wires = [
                 Wire::tcp(child.address()),
                 Wire::tls(tls_address(&child), Alpn::Http1),
-                Wire::unix(&folder.path().join("app.sock")),
+                Wire::unix(&folder.path().join("var/app.sock")),
             ];
+            let addresses = child.addresses();
+            let kinds: Vec<_> = addresses.iter().filter_map(|said| said.split(':').next()).collect();
+            assert_eq!(kinds, ["http", "unix", "https"], "as they were said");
             for wire in &mut wires {
                 assert_eq!(asked(wire, "/"), "welcome\n");
                 for way in ["/back/here", "/back/thread", "/own/here", "/own/thread"] {
@@ -223,15 +227,14 @@ fn root_listens_and_a_user_with_no_way_back_serves() {
             // Nobody else of the user reads the key out of it.
             assert_eq!(owner(Path::new(&format!("/proc/{}/mem", child.id()))), (0, 0));
             let its = (who.uid, who.gid);
-            for path in ["out/task", "out/command", "out/built", "var/state", "app.sock"] {
+            for path in ["out/task", "out/command", "out/built", "var/state", "var/app.sock"] {
                 assert_eq!(owner(&folder.path().join(path)), its, "{path}");
             }
             for file in fs::read_dir(folder.path().join("var/state")).unwrap().flatten() {
                 assert_eq!(owner(&file.path()), its, "{}", file.path().display());
             }
             stop(child);
-            // The folder is not its own, so this stays, and is no obstacle the second time.
-            assert!(folder.path().join("app.sock").exists(), "{again}");
+            assert!(!folder.path().join("var/app.sock").exists());
         }
         // A job that is run by root beside it, or after it, is run by the user.
         let words = ["job", "writes", "--user", who.said];
@@ -288,7 +291,7 @@ fn stop(mut child: Child) {
 }
 
 #[test]
-fn a_unix_socket_is_taken_away_where_the_user_may() {
+fn a_unix_socket_is_the_users_and_is_taken_away() {
     if !is_root() {
         return refused_without_root();
     }
@@ -296,12 +299,51 @@ fn a_unix_socket_is_taken_away_where_the_user_may() {
     // As `/tmp` is: whose a file is decides who may remove it.
     fs::create_dir(folder.path().join("run")).unwrap();
     fs::set_permissions(folder.path().join("run"), fs::Permissions::from_mode(0o1777)).unwrap();
-    let words = ["--listen", "unix:run/app.sock", "--listen", "unix:var/app.sock", "--user", NOBODY.said];
-    let child = serves(&NOBODY, &words, &folder);
+    let words = ["--listen", "unix:run/app.sock", "--listen", "unix:var/app.sock:mode=666"];
+    let words = [&words[..], &["--user", NOBODY.said]].concat();
     let sockets = ["run/app.sock", "var/app.sock"].map(|path| folder.path().join(path));
-    assert!(sockets.iter().all(|path| owner(path) == (NOBODY.uid, NOBODY.gid)));
-    stop(child);
+    for killed in [true, false] {
+        let mut child = serves(&NOBODY, &words, &folder);
+        assert!(sockets.iter().all(|path| owner(path) == (NOBODY.uid, NOBODY.gid)));
+        let modes = sockets.each_ref().map(|path| fs::metadata(path).unwrap().permissions().mode() & 0o7777);
+        assert_eq!(modes, [0o660, 0o666]);
+        if killed {
+            child.signal(Signal::KILL);
+            assert!(!child.exit().success());
+            // They are leftovers now, and no obstacle.
+            assert!(sockets.iter().all(|path| path.exists()));
+        } else {
+            stop(child);
+        }
+    }
     assert!(sockets.iter().all(|path| !path.exists()));
+}
+
+#[test]
+fn where_only_root_may_write_no_unix_socket_is_made() {
+    if !is_root() {
+        return refused_without_root();
+    }
+    let folder = place(Some(&NOBODY));
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = format!("tcp:{}:interface=127.0.0.1", busy.local_addr().unwrap().port());
+    let refused = "its folder has to be one that user 65534 may write): Permission denied (os error 13)";
+    let check = |words: &[&str], errors: &[String]| {
+        let said = ended(folder.path(), prepared(&NOBODY, &[words, &["--user", NOBODY.said]].concat()));
+        let lines: Vec<_> = said.err.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(
+            (said.code, &*lines),
+            (Some(1), &*errors.iter().map(|error| &**error).collect::<Vec<_>>())
+        );
+        assert!(!folder.path().join("app.sock").exists());
+    };
+    let one = format!("error: cannot listen on `unix:app.sock` ({refused}");
+    check(&["--listen", ANY_PORT, "--listen", "unix:app.sock"], std::slice::from_ref(&one));
+    // As they were said, although ports are opened before.
+    let port = format!(
+        "error: cannot listen on `{busy}` (something else listens there): Address already in use (os error 98)"
+    );
+    check(&["--listen", "unix:app.sock", "--listen", &busy], &[one, port]);
 }
 
 /// A copy of the example that anybody may execute: where it was built they may not.

@@ -22,10 +22,7 @@ use super::{
     gate::{Gate, Pass},
     worker::{Accepted, Desk, Raw, Tls},
 };
-use crate::{
-    account::Account,
-    error::{Error, Kind},
-};
+use crate::error::{Error, Kind};
 
 /// How many connections the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 4_096;
@@ -47,7 +44,17 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 enum Bound {
     Tcp(std::net::TcpListener),
-    Unix { listener: std::os::unix::net::UnixListener, path: PathBuf, inode: u64 },
+    Unix { listener: std::os::unix::net::UnixListener, path: PathBuf, file: File },
+}
+
+/// Which file something is: its device and its inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct File(u64, u64);
+
+impl File {
+    fn of(found: &std::fs::Metadata) -> Self {
+        Self(found.dev(), found.ino())
+    }
 }
 
 /// Where an endpoint turned out to be.
@@ -87,7 +94,10 @@ impl Listener {
         let proxied = matches!(endpoint, Endpoint::Haproxy(_));
         let socket = match endpoint.bare() {
             Endpoint::Tcp(port) => Bound::Tcp(tcp(*port).map_err(refused)?),
-            Endpoint::Unix { path, mode } => unix(root.join(path), *mode).map_err(refused)?,
+            Endpoint::Unix { path, mode } => unix(root.join(path), *mode).map_err(|cause| {
+                let uid = rustix::process::geteuid().as_raw();
+                Kind::Socket { endpoint: endpoint.to_string(), uid, cause }
+            })?,
             #[cfg(feature = "tls")]
             Endpoint::Ssl { port, key, cert, clients } => {
                 let clients = clients.clone().map(|mut clients| {
@@ -117,12 +127,6 @@ impl Listener {
                 if self.tls.is_some() { Address::Tls(address) } else { Address::Tcp(address) }
             }
         }
-    }
-
-    /// Gives a unix socket's file to the user that this process becomes.
-    pub(crate) fn give(&self, account: &Account) -> Result<(), Error> {
-        let Bound::Unix { path, .. } = &self.socket else { return Ok(()) };
-        account.give(path).map_err(|cause| Kind::Listen { endpoint: self.endpoint.to_string(), cause }.into())
     }
 
     fn accept(&self) -> io::Result<Accepted> {
@@ -156,8 +160,8 @@ impl std::os::fd::AsRawFd for Listener {
 /// Takes a unix socket's file away, unless somebody else has put his own there.
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Self::Unix { path, inode, .. } = self
-            && std::fs::symlink_metadata(&path).is_ok_and(|found| found.ino() == *inode)
+        if let Self::Unix { path, file, .. } = self
+            && std::fs::symlink_metadata(&path).is_ok_and(|found| File::of(&found) == *file)
         {
             let _ = std::fs::remove_file(path);
         }
@@ -225,10 +229,31 @@ fn unix(path: PathBuf, mode: u32) -> io::Result<Bound> {
     socket.set_nonblocking(true)?;
     socket.bind(&address)?;
     // Nobody can connect before `listen`, so nobody gets in with the wrong mode.
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+    let file = set_mode(&path, mode)?;
     socket.listen(BACKLOG)?;
-    let inode = std::fs::symlink_metadata(&path)?.ino();
-    Ok(Bound::Unix { listener: socket.into(), path, inode })
+    Ok(Bound::Unix { listener: socket.into(), path, file })
+}
+
+/// Sets the mode of a socket that has just been bound. Whoever else may write in its folder may have put something in
+/// its place by now, so the path is looked up once, and what is found there is what is looked at and changed. A link
+/// is not followed, and another file of ours that was moved there is no socket, or has two names. The umask, which
+/// would need no path, is that of all threads; and `fchmod` of the socket before `bind` can only take bits away.
+fn set_mode(path: &Path, mode: u32) -> io::Result<File> {
+    use std::os::fd::AsRawFd;
+
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+
+    let opened = openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let opened = std::fs::File::from(opened);
+    let found = opened.metadata()?;
+    let ours = found.uid() == rustix::process::geteuid().as_raw() && found.nlink() == 1;
+    if !(found.file_type().is_socket() && ours) {
+        return Err(io::Error::other("somebody has put something else in its place"));
+    }
+    // `fchmod` refuses a descriptor that cannot read. By this name it is still the file that is open.
+    let name = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    std::fs::set_permissions(name, std::fs::Permissions::from_mode(mode))?;
+    Ok(File::of(&found))
 }
 
 /// Accepts until it is told to stop; then hands over what the kernel has already accepted, and closes.
@@ -370,9 +395,52 @@ impl Trouble {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::net::UnixListener};
+
     use socket2::SockRef;
 
     use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("a file").mode() & 0o7777
+    }
+
+    #[test]
+    fn a_socket_has_the_mode_that_was_said_whatever_the_umask() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for said in [0o600, 0o660, 0o666, 0o777, 0] {
+            let path = folder.path().join("app.sock");
+            let bound = unix(path.clone(), said).expect("a socket");
+            assert_eq!(mode(&path), said);
+            drop(bound);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn what_was_put_in_the_place_of_a_socket_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = |name: &str| folder.path().join(name);
+        let (path, key, other) = (place("app.sock"), place("key"), place("other.sock"));
+        fs::write(&key, "secret").expect("a file");
+        let _others = UnixListener::bind(&other).expect("a socket");
+        for known in [&key, &other] {
+            fs::set_permissions(known, fs::Permissions::from_mode(0o600)).expect("a mode");
+        }
+        type Swap = fn(&Path, &Path) -> io::Result<()>;
+        let (link, name): (Swap, Swap) =
+            (|from, to| std::os::unix::fs::symlink(from, to), |from, to| fs::hard_link(from, to));
+        for (swap, with) in [(link, &key), (link, &other), (name, &key), (name, &other)] {
+            let _bound = UnixListener::bind(&path).expect("a socket");
+            fs::remove_file(&path).expect("a socket");
+            swap(with, &path).expect("something else");
+            let refused = set_mode(&path, 0o666).expect_err("it is not the socket").to_string();
+            assert!(refused.contains("something else in its place"), "{refused}");
+            assert_eq!((mode(&key), mode(&other)), (0o600, 0o600));
+            fs::remove_file(&path).expect("something else");
+        }
+        assert_eq!(set_mode(&path, 0o666).expect_err("it is gone").kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn what_is_accepted_is_born_with_the_options_of_its_listener() {
