@@ -39,7 +39,7 @@ use crate::{
     serve::{
         gate::Gate,
         listen::{self, Address, Listener},
-        memory,
+        memory::Gauge,
         mounted::{Tally, Telling, Told, Turn},
         proxies::Proxies,
         route::Routes,
@@ -887,15 +887,15 @@ impl Deeds {
     }
 
     /// Looks how much memory there is.
-    pub(crate) fn weigh(&self, most: u64) {
-        if let Some(used) = memory::used() {
-            self.ground.gate.uses(used, most);
+    pub(crate) fn weigh(&self, gauge: &Gauge) {
+        if let Some(used) = gauge.used() {
+            self.ground.gate.uses(used, gauge.most());
         }
     }
 
-    /// How much there may be.
-    pub(crate) fn most_memory(&self) -> u64 {
-        self.ground.gate.limits.memory.unwrap_or_else(memory::most)
+    /// What is to be looked at for that.
+    pub(crate) fn gauge(&self) -> Gauge {
+        Gauge::new(self.ground.gate.limits.memory)
     }
 
     /// What only the workers know.

@@ -89,7 +89,7 @@ async fn attend(watch: Watch) -> io::Result<()> {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     deeds.accept(listeners);
-    let most_memory = deeds.most_memory();
+    let gauge = deeds.gauge();
     // Whoever started this and is gone has dropped the handle, which says to stop.
     drop(ready.send(Ok(())));
     let (Flow::On | Flow::Over) = deeds.perform(step(Event::Started, &mut state, now()));
@@ -108,7 +108,7 @@ async fn attend(watch: Watch) -> io::Result<()> {
             command = Signals::next(&mut signals) => Event::Asked { command, caller: Caller::default() },
             _ = look.tick() => {
                 stalls.look(&deeds, Instant::now());
-                deeds.weigh(most_memory);
+                deeds.weigh(&gauge);
                 // Not every kernel tells of a clock that was set, and none of a clock that is only pretended.
                 if clocks.went_apart(now()) || due.wall.is_some_and(|due| due + LOOK <= now().wall) {
                     Event::Woke

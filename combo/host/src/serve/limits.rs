@@ -28,7 +28,7 @@ use std::time::Duration;
 /// | `resets` | 20 | streams reset by the client before they were accepted, per HTTP/2 connection |
 /// | `own_resets` | 1,024 | streams that we had to reset, per HTTP/2 connection |
 /// | `send_buffer` | 256 KiB | unsent bytes kept per HTTP/2 stream |
-/// | `memory` | 90 % of what the process may have | above it nothing new is begun, because what would come next is the end of the process: 503, and nobody is let in |
+/// | `memory` | 90 % of what the control group may have, or the machine has | above it nothing new is begun, because what would come next is the end of the process: 503, and nobody is let in |
 ///
 /// How much of an answer a peer has taken is asked of the kernel, which holds some megabytes that it has not.
 /// Over HTTP/2 the bodies that move on a connection count for each of its requests, and only the request that waits is
@@ -77,7 +77,10 @@ pub struct Limits {
     /// Bytes kept for one HTTP/2 stream whose client does not read.
     pub send_buffer: usize,
     /// Bytes that the process may have resident, files that it maps not counted. `None` for 90 % of what the
-    /// machine has, or of what its control group may have if that is less.
+    /// machine has; or, where its control group or one above it may have less than that, for 90 % of what that group
+    /// may have. Then all that is charged to the group counts, as it does for the kernel, which ends somebody when
+    /// that is at the limit: each of its processes, what sockets hold, cached files; but for cached files that have
+    /// not been used again (`inactive_file`), which the kernel takes back first.
     pub memory: Option<u64>,
 }
 
