@@ -79,8 +79,8 @@ pub struct Limits {
     /// Bytes that the process may have resident, files that it maps not counted. `None` for 90 % of what the
     /// machine has; or, where its control group or one above it may have less than that, for 90 % of what that group
     /// may have. Then all that is charged to the group counts, as it does for the kernel, which ends somebody when
-    /// that is at the limit: each of its processes, what sockets hold, cached files; but for cached files that have
-    /// not been used again (`inactive_file`), which the kernel takes back first.
+    /// that is at the limit: each of its processes, what sockets hold; but not cached files, which the kernel takes back
+    /// before that.
     pub memory: Option<u64>,
 }
 

@@ -82,15 +82,16 @@ fn of_statm(said: &str, page: u64) -> Option<u64> {
 struct Group {
     usage: PathBuf,
     stat: PathBuf,
-    inactive: &'static str,
+    cached: [&'static str; 2],
 }
 
-/// What a version of control groups calls its files: the limit, what is in use, and the field of `memory.stat` that
-/// has the cached files (cgroup-v2; cgroup-v1/memory).
-type Names = (&'static str, &'static str, &'static str);
+/// What a version of control groups calls its files: the limit, what is in use, and the fields of `memory.stat`
+/// that have the cached files (cgroup-v2; cgroup-v1/memory).
+type Names = (&'static str, &'static str, [&'static str; 2]);
 
-const V1: Names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file");
-const V2: Names = ("memory.max", "memory.current", "inactive_file");
+const V1: Names =
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ["total_active_file", "total_inactive_file"]);
+const V2: Names = ("memory.max", "memory.current", ["active_file", "inactive_file"]);
 
 impl Group {
     /// That of the process, or the one above it, that may have the least, and how much. Of several the outermost, in
@@ -100,7 +101,7 @@ impl Group {
         for line in said.lines() {
             let mut words = line.splitn(3, ':').skip(1);
             let (controllers, group) = (words.next()?, words.next()?.trim_start_matches('/'));
-            let (top, (limit, usage, inactive)) = match controllers {
+            let (top, (limit, usage, cached)) = match controllers {
                 "" => (groups.to_owned(), V2),
                 _ if controllers.split(',').any(|one| one == "memory") => (groups.join("memory"), V1),
                 _ => continue,
@@ -111,7 +112,7 @@ impl Group {
                     && tightest.as_ref().is_none_or(|(least, _)| most <= *least)
                 {
                     let (usage, stat) = (folder.join(usage), folder.join("memory.stat"));
-                    tightest = Some((most, Self { usage, stat, inactive }));
+                    tightest = Some((most, Self { usage, stat, cached }));
                 }
             }
         }
@@ -124,7 +125,9 @@ impl Group {
         if charged <= nine_tenths(most) {
             return Some(charged);
         }
-        Some(charged.saturating_sub(field(&fs::read_to_string(&self.stat).ok()?, self.inactive)?))
+        let stat = fs::read_to_string(&self.stat).ok()?;
+        let cached = self.cached.iter().map(|name| field(&stat, name)).sum::<Option<u64>>()?;
+        Some(charged.saturating_sub(cached))
     }
 }
 
@@ -190,8 +193,8 @@ mod tests {
         files.extend(usages.map(|path| (path, "1\n")));
         files.push(("memory/d/memory.usage_in_bytes", "1\n"));
         let stats = ["memory.stat", "a/memory.stat", "a/b/c/memory.stat"];
-        files.extend(stats.map(|path| (path, "inactive_file 0\n")));
-        files.push(("memory/d/memory.stat", "total_inactive_file 0\n"));
+        files.extend(stats.map(|path| (path, "active_file 0\ninactive_file 0\n")));
+        files.push(("memory/d/memory.stat", "total_active_file 0\ntotal_inactive_file 0\n"));
         let tree = Tree::of(&files);
         let check = |said: &str, most: u64, usage: Option<&str>| {
             let Gauge { most: found, counted } = tree.gauge(1_000, said);
@@ -213,7 +216,7 @@ mod tests {
     #[test]
     fn a_group_that_may_have_more_than_there_is_does_not_count() {
         let limit = [("memory.max", "1000\n")];
-        let counts = [("memory.current", "5\n"), ("memory.stat", "inactive_file 1\n")];
+        let counts = [("memory.current", "5\n"), ("memory.stat", "active_file 0\ninactive_file 1\n")];
         let tree = Tree::of(&[&limit[..], &counts].concat());
         assert_eq!(tree.gauge(1_000, "0::/\n").counted, Counted::Process);
         assert_ne!(tree.gauge(1_001, "0::/\n").counted, Counted::Process);
@@ -229,11 +232,11 @@ mod tests {
     fn what_a_group_uses_is_what_is_charged_without_files_that_are_given_back() {
         let v2 = Tree::of(&[
             ("a/memory.max", "1000\n"),
-            ("a/memory.stat", "anon 90\ninactive_file_x 1\nactive_file 30\ninactive_file 400\n"),
+            ("a/memory.stat", "anon 90\ninactive_file_x 1\nactive_file 30\ninactive_file 370\n"),
         ]);
         let v1 = Tree::of(&[
             ("memory/a/memory.limit_in_bytes", "1000\n"),
-            ("memory/a/memory.stat", "inactive_file 7\ntotal_inactive_file 400\n"),
+            ("memory/a/memory.stat", "inactive_file 7\ntotal_active_file 30\ntotal_inactive_file 370\n"),
         ]);
         for (tree, said, usage) in
             [(v2, "0::/a\n", "a/memory.current"), (v1, "4:memory:/a\n", "memory/a/memory.usage_in_bytes")]
