@@ -15,7 +15,7 @@ use combo_bench::{client, program};
 const DRIP: Duration = Duration::from_millis(500);
 
 /// Longer than any deadline.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(150);
 
 struct Slow {
     name: &'static str,
@@ -48,8 +48,8 @@ const ALL: [Slow; 11] = [
     Slow { drips: true, ..slow("a head that drips", 10, HALF) },
     slow("half a body", 60, POST),
     Slow { drips: true, ..slow("a body that drips", 60, POST) },
-    Slow { reads: false, ..slow("an answer that is not read", 60, FILL) },
-    Slow { reads: false, drips: true, ..slow("an answer that is read byte by byte", 60, FILL) },
+    Slow { reads: false, ..slow("an answer that is not read", 120, FILL) },
+    Slow { reads: false, drips: true, ..slow("an answer that is read byte by byte", 120, FILL) },
     slow("nothing after a request", 75, ONE),
     slow("HTTP/2: nothing after the preface", 75, HTTP2),
     slow("HTTP/2: half a head", 10, TORN),

@@ -476,8 +476,9 @@ fn log(form: LogForm, verbose: u8) -> Option<WorkerGuard> {
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(std::io::stderr());
     let level = match verbose {
-        // The scheduler that hosted jobs bring says how it is built, at every start.
-        0 => "info,tokio_cron_scheduler=warn",
+        // The scheduler that hosted jobs bring says how it is built, at every start; what clients do to the
+        // library of HTTP/2 it says as often as they do it, and we once in a while.
+        0 => "info,h2=error,tokio_cron_scheduler=warn",
         1 => "debug",
         _ => "trace",
     };

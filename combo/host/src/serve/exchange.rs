@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
@@ -75,8 +76,8 @@ impl Exchange {
     pub(crate) fn sweep(&self, limits: &Limits, moved: Moved) -> Option<Eviction> {
         let Moved { seconds, read, answered, .. } = moved;
         let reads = self.reads.load(Relaxed) && !self.quiet.load(Relaxed);
-        self.reading.goes_on(reads, seconds, read, limits.rate);
-        self.writing.goes_on(self.writes.load(Relaxed), seconds, answered, limits.rate);
+        self.reading.goes_on(reads, seconds, read, limits.rate, Duration::ZERO);
+        self.writing.goes_on(self.writes.load(Relaxed), seconds, answered, limits.rate, limits.write);
         let overdue = if self.reading.is_over(limits.body, limits.rate) {
             Eviction::Body
         } else if self.writing.is_over(limits.write, limits.rate) {

@@ -17,12 +17,12 @@ use std::time::Duration;
 /// | `head` | 10 s | from the first byte of a request to the end of its head, at less than `rate`; and from accepting to the first byte |
 /// | `idle` | 75 s | between requests, as nginx; not while a websocket or another tunnel is open |
 /// | `body` | 60 s | that an app waits for a request body which comes at less than `rate`; not over HTTP/2 once the answer has begun, nor in a call of gRPC: there both sides may be quiet |
-/// | `write` | 60 s | that we wait for an answer to be taken, which is at less than `rate` |
+/// | `write` | 60 s | that we wait for an answer to be taken, which is at less than `rate`; and as long again for a client that has taken much at once before, as its system does for one that reads slowly |
 /// | `rate` | 240 B/s | less than any line that is in use, and more than dripping is worth; as Kestrel and http.sys |
 /// | `head_size` | 64 KiB | request line and headers (HTTP/1), header list (HTTP/2); a larger head is answered 431 |
 /// | `connections` | 16,384 | beyond, accepting waits until one closes |
 /// | `connections_per_peer` | 1,024 | of one IPv4 address or one /64 of IPv6, so that one cannot have them all; more are closed at once. Not of unix sockets and trusted proxies, which stand for many |
-/// | `handshakes` | 1,024 | TLS handshakes at once: what costs us most and a client least; more are closed at once, and so are those of one peer beyond an eighth |
+/// | `handshakes` | 2,048 | TLS handshakes at once: what costs us most and a client least; more are closed at once, and where there are half as many, those of a peer that has an eighth |
 /// | `requests` | 10,000 | over one connection, so that what it holds is given back some day; then it is ended politely |
 /// | `streams` | 128 | concurrent per HTTP/2 connection |
 /// | `resets` | 20 | streams reset by the client before they were accepted, per HTTP/2 connection |
@@ -96,7 +96,7 @@ impl Default for Limits {
             head_size: 64 << 10,
             connections: 16_384,
             connections_per_peer: 1_024,
-            handshakes: 1_024,
+            handshakes: 2_048,
             requests: 10_000,
             streams: 128,
             resets: 20,

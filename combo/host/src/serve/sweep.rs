@@ -627,10 +627,10 @@ impl Progress {
                 self.reading.restart();
             }
         }
-        self.reading.goes_on(awaited != Awaited::Nothing, seconds, read, limits.rate);
+        self.reading.goes_on(awaited != Awaited::Nothing, seconds, read, limits.rate, Duration::ZERO);
         // Who does not answer has given up writing.
         let unanswered = self.asks.load(Relaxed);
-        self.writing.goes_on(self.is_writing() && !unanswered, seconds, taken, limits.rate);
+        self.writing.goes_on(self.is_writing() && !unanswered, seconds, taken, limits.rate, limits.write);
         if self.is_writing() {
             self.asks.store(true, Relaxed);
             self.poke();
