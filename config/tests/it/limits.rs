@@ -94,7 +94,7 @@ fn one_peer_has_so_many_connections_and_others_have_theirs() {
 
 #[test]
 fn so_many_shake_hands_at_once_and_more_are_turned_away() {
-    let limits = Limits { handshakes: 2, handshake: secs(60), ..Limits::default() };
+    let limits = Limits { handshakes: 4, handshake: secs(60), ..Limits::default() };
     let site = Site::start(three().listen(ANY_TLS_PORT).limits(limits));
     let mut served = site.tls_wire();
     assert_eq!(served.ask(get("/axum/hello/x")).status, 200);
