@@ -19,7 +19,7 @@ figure_guard() {
     # Where the program's code is in memory, and where in its file. Addresses of a symbol table are those of the file
     # and so much more.
     read -r base offset < <(perf script -i "$work/perf.samples" --show-mmap-events 2>/dev/null |
-        sed -n 's|.*\[\(0x[0-9a-f]*\)(.*) @ \(0x[0-9a-f]*\|0\) .*r-xp .*/frankenstein$|\1 \2|p' | head -n 1)
+        sed -n 's#.*\[\(0x[0-9a-f]*\)(.*) @ \(0x[0-9a-f]*\|0\) .*r-xp .*/frankenstein$#\1 \2#p' | sed 1q)
     more=$(readelf -lW "$work/frankenstein" | awk '$1 == "LOAD" && $0 ~ / R E / { print $3, $2 }')
     all=$(perf script -i "$work/perf.samples" -F ip,dso 2>/dev/null | grep -c .)
     ours=$(perf script -i "$work/perf.samples" -F ip,dso 2>/dev/null | awk '/\/frankenstein\)/ { print $1 }' |
