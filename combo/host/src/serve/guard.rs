@@ -165,10 +165,9 @@ fn valid_address(said: &[u8]) -> bool {
 fn valid_port(said: &[u8]) -> bool {
     match said {
         [] => true,
-        [b':', digits @ ..] => {
-            let number =
-                digits.iter().fold(0, |number, digit| 10 * number + u32::from(digit.wrapping_sub(b'0')));
-            digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) && number <= u16::MAX.into()
+        [b':', digits @ ..] if digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) => {
+            let number = digits.iter().fold(0, |number, digit| 10 * number + u32::from(digit - b'0'));
+            number <= u16::MAX.into()
         }
         _ => false,
     }
@@ -322,8 +321,23 @@ mod tests {
         check("/", &[], Err(Malformed::NoHost));
         check("/", &[("host", "a"), ("host", "a")], Err(Malformed::ManyHosts));
         for bad in [
-            "", "a b", "a,b", "u@a", "a/b", "a:x", "a:123456", "a:65536", "a:1:2", "[::1", "[x]", "[::1]x",
-            "é", "%61", ".a", ":80",
+            "",
+            "a b",
+            "a,b",
+            "u@a",
+            "a/b",
+            "a:x",
+            "a:123456",
+            "a:65536",
+            "a:1:2",
+            "a://long enough",
+            "[::1",
+            "[x]",
+            "[::1]x",
+            "é",
+            "%61",
+            ".a",
+            ":80",
         ] {
             let mut request = Request::new(());
             let value = HeaderValue::from_bytes(bad.as_bytes()).expect("a value");
