@@ -3,7 +3,7 @@
 
 use std::{
     future::Future,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     num::NonZeroU32,
     pin::Pin,
     rc::Rc,
@@ -31,6 +31,7 @@ use tokio::{
 use super::{Answered, Answering, App, Arrival, Later, Target, peers::Peers, upgrades};
 use crate::serve::{
     body::{RequestBody, ResponseBody},
+    gate::of_one,
     refusal::Refusal,
     sweep::Keeps,
 };
@@ -167,19 +168,11 @@ impl Rate {
         if self.asked.fetch_add(1, Relaxed) % FORGET_AFTER == FORGET_AFTER - 1 {
             self.peers.retain_recent();
         }
-        self.peers.check_key(&key(peer)).map_err(|until| {
+        self.peers.check_key(&of_one(peer)).map_err(|until| {
             let wait = until.wait_time_from(MonotonicClock.now());
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             Refusal::TooMany(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX))
         })
-    }
-}
-
-/// A subscriber has 64 bits of IPv6 addresses.
-fn key(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -375,7 +368,7 @@ mod tests {
             ("::ffff:192.0.2.1", "192.0.2.1"),
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
         ] {
-            assert_eq!(key(peer.parse().expect("an address")).to_string(), expected);
+            assert_eq!(of_one(peer.parse().expect("an address")).to_string(), expected);
         }
     }
 

@@ -147,10 +147,10 @@ impl Gate {
     }
 }
 
-/// Whoever has one address of IPv6 has all of its network.
-fn of_one(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
+/// What all addresses of one peer have in common: a subscriber has 64 bits of IPv6 addresses.
+pub(crate) fn of_one(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
     }
 }

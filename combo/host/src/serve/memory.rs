@@ -22,7 +22,7 @@ enum Counted {
     /// What is resident, files that are mapped not counted (proc(5), `statm`).
     Process,
     /// All that is charged to a control group, with every process of it, files that are cached and what sockets hold;
-    /// but for cached files that have not been used again, which the kernel takes back first.
+    /// but for those files, which the kernel takes back first.
     Group(Group),
 }
 
