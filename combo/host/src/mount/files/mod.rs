@@ -10,6 +10,10 @@
 //! whole file in memory.
 
 mod body;
+#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
+mod conditions;
+#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
+mod dates;
 mod media;
 mod opened;
 pub(crate) mod path;
