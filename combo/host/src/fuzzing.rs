@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, uri::Scheme};
 use tokio::io::AsyncReadExt as _;
 
 use crate::{
-    mount::files,
+    mount::files::{self, range::Asked},
     serve::{
         frames::Frames,
         guard::{HeadScan, Lengths},
@@ -74,9 +74,16 @@ pub fn proxies(names: &[&str], headers: &HeaderMap) -> Said {
     Said { peer: said.peer, scheme: said.scheme, host: said.host, prefix: said.prefix }
 }
 
-/// The part of a file that is to be served.
-pub fn range(range: &HeaderValue, length: u64) -> Option<HeaderValue> {
-    files::range::part(range, length)
+/// The parts of a file that are to be sent, by their first and last byte: none where none is there. Nothing
+/// where it is the whole file.
+pub fn range(range: &str, length: u64) -> Option<Vec<(u64, u64)>> {
+    let parts = match files::range::asked(range, length) {
+        Asked::Whole => return None,
+        Asked::Unsatisfiable => Vec::new(),
+        Asked::One(part) => vec![part],
+        Asked::Several(parts) => parts,
+    };
+    Some(parts.iter().map(|part| (part.first, part.last)).collect())
 }
 
 /// Where a path leads below the root, and whether it is said to be a folder.

@@ -16,7 +16,13 @@ mod conditions;
 mod dates;
 mod media;
 mod opened;
+#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
+mod parts;
 pub(crate) mod path;
+#[cfg_attr(
+    not(any(test, fuzzing)),
+    expect(dead_code, reason = "it is asked once files are answered without tower-http")
+)]
 pub(crate) mod range;
 mod root;
 #[cfg(test)]
