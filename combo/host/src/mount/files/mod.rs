@@ -9,6 +9,8 @@
 //! Never: a listing, a file outside the folders, a hidden file, anything but a regular file, a
 //! whole file in memory.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
+mod accept;
 mod body;
 #[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod conditions;
