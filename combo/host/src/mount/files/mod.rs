@@ -16,6 +16,7 @@ mod body;
 mod conditions;
 #[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod dates;
+#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod media;
 mod opened;
 #[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
