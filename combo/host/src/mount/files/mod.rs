@@ -13,6 +13,8 @@
 mod accept;
 mod body;
 #[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
+mod caching;
+#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod conditions;
 #[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod dates;
