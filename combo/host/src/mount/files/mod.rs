@@ -19,6 +19,8 @@ mod conditions;
 #[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod dates;
 #[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
+mod listing;
+#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod media;
 mod opened;
 #[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
