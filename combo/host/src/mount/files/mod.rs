@@ -16,7 +16,6 @@ mod body;
 mod caching;
 #[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod conditions;
-#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod dates;
 #[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod listing;

@@ -1,8 +1,8 @@
 //! Takes `Range` and the length of a file, gives the parts of it that are to be sent. Pure.
 //!
-//! What cannot be read, or would cost more than the file, is answered with all of it, as RFC 9110, 14.2
-//! allows: however many ranges are asked for, the answer is never longer and never has more than
-//! [`MOST`] parts, and reading them takes one pass and no memory that grows with the header.
+//! What cannot be read, or would be more than the file, is answered with all of it, as RFC 9110, 14.2
+//! allows: however many ranges are asked for, there are never more than [`MOST`] parts, and no byte is in two
+//! of them. Reading them takes one pass and no memory that grows with the header.
 
 use http::HeaderValue;
 use http::header::{ETAG, HeaderMap, LAST_MODIFIED};
@@ -22,7 +22,7 @@ pub(crate) enum Asked {
     Unsatisfiable,
     /// One part.
     One(Part),
-    /// Parts that do not touch, two to [`MOST`], all together with their heads shorter than the file.
+    /// Two to [`MOST`] parts, far enough apart, and with the least heads shorter than the file.
     Several(Vec<Part>),
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn asked(range: &str, len: u64) -> Asked {
             there += 1;
         }
     }
-    match (said, &mut parts[..there]) {
+    match (said, &parts[..there]) {
         (0, _) => Asked::Whole,
         (_, []) => Asked::Unsatisfiable,
         (1, [part]) => Asked::One(*part),
@@ -100,7 +100,7 @@ impl Spec {
 }
 
 /// Parts as they were asked for, unless some lie so close that they are one: then from the beginning.
-fn several(parts: &mut [Part], len: u64) -> Asked {
+fn several(parts: &[Part], len: u64) -> Asked {
     let mut ascending = [Part { first: 0, last: 0 }; MOST];
     let ascending = &mut ascending[..parts.len()];
     ascending.copy_from_slice(parts);
@@ -165,6 +165,8 @@ pub(super) fn same(condition: &HeaderValue, current: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// What is asked for, written down.
@@ -365,6 +367,46 @@ mod tests {
             parts.sort_by_key(|part| part.first);
             assert!(parts.windows(2).all(|two| two[0].last + HEAD < two[1].first), "{range} of {len}");
             assert!(parts.iter().map(|part| part.len() + HEAD).sum::<u64>() < len, "{range} of {len}");
+        }
+    }
+
+    proptest! {
+        /// Every byte that was asked for is in one part, and all parts are what would be sent again.
+        #[test]
+        fn parts_have_what_was_asked_for(
+            len in 1..2000_u64,
+            specs in prop::collection::vec((0..2200_u64, prop::option::of(0..300_u64), any::<bool>()), 1..70),
+        ) {
+            let specs: Vec<_> = specs
+                .into_iter()
+                .map(|(first, count, is_last)| match count {
+                    Some(count) if is_last => format!("-{count}"),
+                    Some(count) => format!("{first}-{}", first + count),
+                    None => format!("{first}-"),
+                })
+                .collect();
+            let range = format!("bytes={}", specs.join(","));
+            let parts = match asked(&range, len) {
+                Asked::Whole => {
+                    prop_assert!(specs.len() > 1);
+                    return Ok(());
+                }
+                Asked::Unsatisfiable => vec![],
+                Asked::One(part) => vec![part],
+                Asked::Several(parts) => parts,
+            };
+            let within = |part: &Part, byte: u64| part.first <= byte && byte <= part.last;
+            for spec in &specs {
+                if let Asked::One(part) = asked(&format!("bytes={spec}"), len) {
+                    let homes = parts.iter().filter(|home| within(home, part.first) && within(home, part.last));
+                    prop_assert_eq!(homes.count(), 1, "{} in {:?}", spec, parts);
+                }
+            }
+            let mut ascending = parts.clone();
+            ascending.sort_by_key(|part| part.first);
+            prop_assert!(ascending.windows(2).all(|two| two[0].last + HEAD < two[1].first));
+            prop_assert!(parts.len() <= MOST && parts.iter().all(|part| part.first <= part.last && part.last < len));
+            prop_assert!(parts.len() < 2 || parts.iter().map(|part| part.len() + HEAD).sum::<u64>() < len);
         }
     }
 
