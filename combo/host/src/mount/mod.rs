@@ -39,6 +39,8 @@ use http::{
 pub use self::actix::actix;
 #[cfg(feature = "axum")]
 pub use self::axum::axum;
+#[cfg(feature = "files")]
+pub use self::files::Files;
 use self::{allowance::Allowance, layer::Wrap, own_threads::SendApp};
 pub use self::{
     layer::Inner,
@@ -68,9 +70,9 @@ pub(crate) enum Source {
     App(Box<dyn Recipe>),
     /// Once per process something asynchronous has to happen first.
     Later(Option<Box<dyn FnOnce() -> Making + Send>>),
-    /// A folder.
+    /// Folders.
     #[cfg(feature = "files")]
-    Files(PathBuf),
+    Files(Files),
     /// Somewhere else.
     Redirect { to: String, permanent: bool },
 }
@@ -327,14 +329,16 @@ impl Target {
     pub(crate) fn faults(&self) -> Vec<String> {
         let source = match &self.source {
             Source::Redirect { to, .. } => redirect::fault(to),
-            #[cfg(feature = "files")]
-            Source::Files(folder) if folder.as_os_str().is_empty() => {
-                Some("the folder to serve has no name".to_owned())
-            }
             _ => None,
         };
+        let mut files = Vec::new();
+        #[cfg(feature = "files")]
+        if let Source::Files(said) = &self.source {
+            files = said.faults();
+        }
         source
             .into_iter()
+            .chain(files)
             .chain(self.allowance.faults())
             .chain(own_threads::fault(self.own_threads))
             .collect()
@@ -373,6 +377,10 @@ impl Target {
         .into_iter()
         .flatten()
         .collect();
+        #[cfg(feature = "files")]
+        if let Source::Files(said) = &self.source {
+            drop(options.splice(0..0, said.options()));
+        }
         match self.layers.len() {
             0 => {}
             1 => options.push("in a layer".to_owned()),
@@ -449,7 +457,7 @@ where
     Target::new("an app built at the start", Source::Later(Some(Box::new(later))))
 }
 
-/// A folder of files. A relative path is under the deployment's root.
+/// Files: of a folder, or as [`Files`] says. A relative path is under the deployment's root.
 ///
 /// Only regular files beneath the folder are served: no path with a dot-file in it but `.well-known`, nothing
 /// that a symbolic link finds outside. A link within the folder is served as what it leads to, whatever that
@@ -458,9 +466,9 @@ where
 /// The folder is opened once. One that is put in its place while the combo runs is found after a restart;
 /// replace what is in it.
 #[cfg(feature = "files")]
-pub fn files(folder: impl Into<PathBuf>) -> Target {
-    let folder = folder.into();
-    Target::new(format!("files `{}`", folder.display()), Source::Files(folder))
+pub fn files(files: impl Into<Files>) -> Target {
+    let files = files.into();
+    Target::new(files.to_string(), Source::Files(files))
 }
 
 /// Somewhere else: a path (`/new`) or an `http://` or `https://` URL. The rest of the path and the
@@ -479,11 +487,7 @@ impl Source {
             Self::App(recipe) => recipe,
             Self::Later(_) => return Err("it was built twice".into()),
             #[cfg(feature = "files")]
-            Self::Files(folder) => {
-                let folders = resolve(&folder);
-                let root = files::Root::open(&folders)?;
-                tower::recipe(files::Files::new(root))
-            }
+            Self::Files(said) => Box::new(files::Served::open(said, resolve)?),
             Self::Redirect { to, permanent } => redirect::recipe(to, permanent),
         })
     }

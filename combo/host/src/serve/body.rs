@@ -133,6 +133,8 @@ pub(crate) enum Content {
     Empty,
     /// All of it is here.
     Whole(Bytes),
+    /// It is always there, so the next piece is asked for when the last is written.
+    Paced(SendWrapper<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>),
     /// It comes bit by bit.
     Streamed(SendWrapper<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>),
 }
@@ -157,9 +159,22 @@ impl ResponseBody {
         Self(Content::Streamed(SendWrapper::new(Box::pin(Boxable { body }))))
     }
 
+    /// One that is always ready, and of which no more than a piece is to be held for a client that takes
+    /// its time.
+    pub(crate) fn paced<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + 'static,
+        B::Error: Into<BoxError>,
+    {
+        match Self::new(body).0 {
+            Content::Streamed(body) => Self(Content::Paced(body)),
+            whole => Self(whole),
+        }
+    }
+
     /// Whether there is more of it to come.
     pub(crate) fn streams(&self) -> bool {
-        matches!(self.0, Content::Streamed(_))
+        matches!(self.0, Content::Paced(_) | Content::Streamed(_))
     }
 }
 
@@ -327,7 +342,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
-            Content::Streamed(body) => body.as_mut().poll_frame(cx),
+            Content::Paced(body) | Content::Streamed(body) => body.as_mut().poll_frame(cx),
             whole => Poll::Ready(match std::mem::take(whole) {
                 Content::Whole(bytes) => Some(Ok(Frame::data(bytes))),
                 _ => None,
@@ -339,7 +354,7 @@ impl Body for ResponseBody {
         match &self.0 {
             Content::Empty => true,
             Content::Whole(_) => false,
-            Content::Streamed(body) => body.is_end_stream(),
+            Content::Paced(body) | Content::Streamed(body) => body.is_end_stream(),
         }
     }
 
@@ -347,7 +362,7 @@ impl Body for ResponseBody {
         match &self.0 {
             Content::Empty => SizeHint::with_exact(0),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Streamed(body) => body.size_hint(),
+            Content::Paced(body) | Content::Streamed(body) => body.size_hint(),
         }
     }
 }

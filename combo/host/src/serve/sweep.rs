@@ -499,6 +499,11 @@ impl Progress {
         moved(&self.written, bytes);
     }
 
+    /// Tells what was written so far from what will be.
+    pub(crate) fn so_far(&self) -> u32 {
+        self.written.load(Relaxed)
+    }
+
     /// Whether somebody asks how much of it the peer has not taken, once.
     pub(crate) fn take_question(&self) -> bool {
         take(&self.asks)

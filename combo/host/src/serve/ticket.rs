@@ -261,6 +261,8 @@ pub(super) struct Outgoing {
     pub(super) body: ResponseBody,
     /// What came of it at once and is not sent yet.
     pub(super) rest: Option<Bytes>,
+    /// What was written when the last piece of a paced one was given.
+    pub(super) given: Option<u32>,
     pub(super) ticket: Ticket,
 }
 
@@ -324,13 +326,32 @@ impl Body for Outgoing {
 
 impl Outgoing {
     fn poll_body(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Self { body, ticket, .. } = self;
-        match &mut body.0 {
-            Content::Streamed(streamed) => ticket
+        if self.is_given() {
+            // The HTTP library writes what it has before it asks again.
+            return Poll::Pending;
+        }
+        let Self { body, ticket, given, .. } = self;
+        let is_paced = matches!(body.0, Content::Paced(_)) && ticket.exchange.is_none();
+        let polled = match &mut body.0 {
+            Content::Paced(streamed) | Content::Streamed(streamed) => ticket
                 .guarded(|| streamed.as_mut().poll_frame(cx))
                 .unwrap_or_else(|_| Poll::Ready(Some(Err("the app panicked".into())))),
             _ => Pin::new(&mut *body).poll_frame(cx),
+        };
+        if is_paced && polled.is_ready() {
+            *given = Some(ticket.line.progress.so_far());
         }
+        polled
+    }
+
+    /// Whether the last piece of a paced one is still with the HTTP library, which would take a dozen more.
+    fn is_given(&mut self) -> bool {
+        let progress = &self.ticket.line.progress;
+        let is_given = self.given.is_some_and(|given| given == progress.so_far() || progress.is_writing());
+        if !is_given {
+            self.given = None;
+        }
+        is_given
     }
 
     /// As much of it as is given at once.

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap};
 
 /// A content coding that a file may be there in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Coding {
     Brotli,
     Zstd,
@@ -38,6 +38,8 @@ impl Coding {
 pub(super) struct Codings {
     /// In the order of preference, without gaps.
     wanted: [Option<Coding>; 3],
+    /// How many of them are wanted as much as the first.
+    best: usize,
 }
 
 impl Codings {
@@ -70,7 +72,19 @@ impl Codings {
         let weights = said.map(|said| said.or(any).unwrap_or(Weight::NONE));
         let mut order = [0, 1, 2];
         order.sort_by_key(|at| Reverse(weights[*at]));
-        Self { wanted: order.map(|at| (weights[at] >= least).then_some(Coding::ALL[at])) }
+        Self {
+            wanted: order.map(|at| (weights[at] >= least).then_some(Coding::ALL[at])),
+            best: order.iter().filter(|at| weights[**at] == weights[order[0]]).count(),
+        }
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.wanted[0].is_none()
+    }
+
+    /// Whether no other one is wanted more.
+    pub(super) fn is_best(self, coding: Coding) -> bool {
+        self.wanted[..self.best].contains(&Some(coding))
     }
 
     /// From the most wanted.

@@ -1,46 +1,70 @@
-//! What is sent: nothing, a few words, or a file chunk by chunk.
+//! What is sent: nothing, bytes that are there, parts of a file; one after the other.
 
-use std::fmt;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
-use http::Response;
-use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 
-use super::opened;
+use super::opened::{Opened, Reader};
 
-/// The body of every response of [`super::Files`]. It knows its length and ends with an error when the
+/// The body of every response of [`super::Files`]. It knows its length and ends with an error when a
 /// file turns out to be shorter.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct FilesBody {
-    content: Content,
+    sections: VecDeque<Section>,
     /// Bytes to come.
     left: u64,
 }
 
-enum Content {
-    Text(Bytes),
-    File(opened::Body),
+#[derive(Debug)]
+enum Section {
+    Bytes(Bytes),
+    /// And how many bytes of it are to come.
+    File(Reader, u64),
 }
 
 impl FilesBody {
     pub(super) fn empty() -> Self {
-        Self::text("")
+        Self::default()
     }
 
     pub(super) fn text(text: impl Into<Bytes>) -> Self {
-        let text = text.into();
-        Self { left: text.len() as u64, content: Content::Text(text) }
+        Self::empty().and(text.into())
     }
 
-    /// What `ServeDir` made of a file; as long as its head says, and empty if it says nothing.
-    pub(super) fn served(response: Response<opened::Body>) -> Response<Self> {
-        let said =
-            response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        response.map(|body| Self { content: Content::File(body), left: said.unwrap_or_default() })
+    /// With these after what there is.
+    pub(super) fn and(mut self, bytes: Bytes) -> Self {
+        if !bytes.is_empty() {
+            self.left += bytes.len() as u64;
+            self.sections.push_back(Section::Bytes(bytes));
+        }
+        self
+    }
+
+    /// With so many bytes of a file after what there is.
+    pub(super) fn and_file(mut self, opened: Opened, at: u64, len: u64) -> Self {
+        if len > 0 {
+            self.left += len;
+            self.sections.push_back(Section::File(Reader::new(opened, at), len));
+        }
+        self
+    }
+
+    /// All of it, if it is there at once.
+    pub(crate) fn into_whole(mut self) -> Result<Bytes, Self> {
+        match self.sections.pop_front() {
+            None => Ok(Bytes::new()),
+            Some(Section::Bytes(bytes)) if self.sections.is_empty() => Ok(bytes),
+            Some(first) => {
+                self.sections.push_front(first);
+                Err(self)
+            }
+        }
     }
 }
 
@@ -53,20 +77,27 @@ impl Body for FilesBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = self.get_mut();
-        if this.left == 0 {
-            return Poll::Ready(None);
+        let piece = match this.sections.front_mut() {
+            None => return Poll::Ready(None),
+            Some(Section::Bytes(bytes)) => Ok(std::mem::take(bytes)),
+            Some(Section::File(reader, len)) => ready!(reader.poll_piece(cx, *len)).inspect(|piece| {
+                *len -= piece.len() as u64;
+            }),
+        };
+        if !matches!(this.sections.front(), Some(Section::File(_, 1..))) {
+            let _ = this.sections.pop_front();
         }
-        let chunk = match &mut this.content {
-            Content::Text(text) => Some(Ok(Frame::data(std::mem::take(text)))),
-            Content::File(file) => ready!(Pin::new(file).poll_frame(cx)),
-        };
-        let sent = match &chunk {
-            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len) as u64,
-            // Over, one way or the other.
-            Some(Err(_)) | None => this.left,
-        };
-        this.left = this.left.saturating_sub(sent);
-        Poll::Ready(chunk)
+        match piece {
+            Ok(piece) => {
+                this.left -= piece.len() as u64;
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Err(error) => {
+                // Over.
+                *this = Self::empty();
+                Poll::Ready(Some(Err(error)))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -75,14 +106,5 @@ impl Body for FilesBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
-    }
-}
-
-impl fmt::Debug for Content {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text(_) => "Text",
-            Self::File(_) => "File",
-        })
     }
 }

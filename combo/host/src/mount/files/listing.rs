@@ -45,11 +45,6 @@ impl Listing {
         Self { entries, more }
     }
 
-    /// How many there are beyond [`MOST`].
-    pub(super) fn more(&self) -> usize {
-        self.more
-    }
-
     /// The page for a folder at this path, which is encoded, ends in `/` and has the mount's prefix. From
     /// the mount's root no link leads up.
     pub(super) fn html(&self, path: &str, is_root: bool) -> String {
@@ -321,10 +316,10 @@ mod tests {
     fn of_too_many_it_is_said_how_many() {
         let many = |count: usize| Listing::new((0..count).map(|at| file(&format!("{at:06}"), 0)).collect());
         let listing = many(MOST);
-        assert_eq!((listing.entries.len(), listing.more()), (MOST, 0));
+        assert_eq!((listing.entries.len(), listing.more), (MOST, 0));
         assert!(!listing.html("/", true).contains("not shown"));
         let listing = many(MOST + 2);
-        assert_eq!((listing.entries.len(), listing.more()), (MOST, 2));
+        assert_eq!((listing.entries.len(), listing.more), (MOST, 2));
         let html = listing.html("/", true);
         assert!(html.contains("009999") && !html.contains("010000"));
         assert!(

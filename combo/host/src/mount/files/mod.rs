@@ -1,255 +1,339 @@
-//! `mount::files`: takes a request for the rest of a path, gives a regular file from the folders
-//! of a [`Root`], or says why not.
+//! `mount::files`: takes a request for the rest of a path, gives a regular file from the folders of a [`Root`], or
+//! says why not.
 //!
-//! We decide which file it is ([`path`], [`root`]), what it is called ([`media`]) and which part
-//! of it is asked for ([`range`]); tower-http's `ServeDir` is then handed that one opened file and
-//! does preconditions, the `206` and the reading. It never sees a name, so nothing can change
-//! between deciding and reading.
+//! A place below the root ([`path`]), what is there ([`root`]), the best representation of it ([`chosen`], from
+//! [`memory`] or disk), what the request wants of that ([`render`]). All of it is tried on the worker with
+//! what the kernel has in memory; only if that is not enough it is done again on the blocking pool.
 //!
-//! Never: a listing, a file outside the folders, a hidden file, anything but a regular file, a
-//! whole file in memory.
+//! Never: a file outside the folders, a hidden file, anything but a regular file, a large file in memory.
+#![expect(clippy::disallowed_methods, reason = "what is not in memory is looked for on the blocking pool")]
 
-#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod accept;
 mod body;
-#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod caching;
-#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
+mod chosen;
+mod coded;
 mod conditions;
 mod dates;
-#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod listing;
-#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod media;
+mod memory;
 mod opened;
-#[cfg_attr(not(test), expect(dead_code, reason = "it is asked once files are answered without tower-http"))]
 mod parts;
 pub(crate) mod path;
-#[cfg_attr(
-    not(any(test, fuzzing)),
-    expect(dead_code, reason = "it is asked once files are answered without tower-http")
-)]
 pub(crate) mod range;
+mod render;
 mod root;
+mod said;
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::SystemTime;
-
-use http::header::{
-    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, IF_MATCH,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
-    X_CONTENT_TYPE_OPTIONS,
+use std::{
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{Arc, Mutex},
+    task::Context,
+    time::SystemTime,
 };
-use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
-use tower_http::services::ServeDir;
-use tower_service::Service;
 
-pub(crate) use self::body::FilesBody;
-pub(crate) use self::root::Root;
+use combo_core::BoxError;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{
+        ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, VARY,
+        X_CONTENT_TYPE_OPTIONS,
+    },
+    request::Parts,
+};
+use http_body_util::BodyExt;
 
-use self::opened::Opened;
-use self::path::Place;
-use self::root::Found;
-
-/// Bytes read from disk at once.
-const CHUNK: usize = 64 * 1024;
-
-/// What a folder is asked for when the path ends in `/`.
-const INDEX: &str = "index.html";
+pub use self::said::Files;
+use self::{
+    accept::Codings,
+    body::FilesBody,
+    chosen::{Chosen, Shelf},
+    listing::Listing,
+    memory::Memory,
+    opened::Speed,
+    path::Place,
+    root::{Found, Root},
+    said::Layer,
+};
+use super::{
+    Answered, Answering, App, Arrival, Builder, Recipe, X_FORWARDED_PREFIX,
+    own_threads::{Asked, SendApp, SendBody},
+};
+use crate::serve::body::{RequestBody, ResponseBody};
 
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
-/// Set by the host alone: what was cut off the path before it came here.
-const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+/// What a list of names needs, and nothing that a name could bring.
+const NOTHING_FROM_ELSEWHERE: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
 
-/// The service behind `mount::files`.
-///
-/// The request's path is the rest below the mount's prefix; the body of a request is ignored.
+/// What is served, for all workers.
+#[derive(Debug)]
+struct Site {
+    shelf: Shelf,
+    said: Files,
+}
+
+/// Files as an app: opened once, and what is kept in memory is kept for all workers.
 #[derive(Clone, Debug)]
-pub(crate) struct Files {
-    root: Root,
-}
+pub(super) struct Served(Arc<Site>);
 
-impl Files {
-    /// Serves what is in `root`.
-    pub(crate) fn new(root: Root) -> Self {
-        Self { root }
-    }
-}
-
-impl<B> Service<Request<B>> for Files {
-    type Response = Response<FilesBody>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<FilesBody>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+impl Served {
+    /// Opens what was said; `resolve` gives the folders that are meant by one, an earlier one over the later ones.
+    ///
+    /// # Errors
+    ///
+    /// When a folder cannot be opened.
+    pub(super) fn open(said: Files, resolve: impl Fn(&Path) -> Vec<PathBuf>) -> Result<Self, BoxError> {
+        let folders: Vec<_> = said.layers.iter().flat_map(|Layer::Folder(folder)| resolve(folder)).collect();
+        Ok(Self::of(Root::open(&folders)?, said)?)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let root = self.root.clone();
-        // The body goes here, so the future is `Send` whatever it is.
-        let (request, _) = request.into_parts();
-        Box::pin(async move { Ok(answer(root, request).await) })
+    fn of(root: Root, said: Files) -> Result<Self, String> {
+        let (memory, rules) = (Memory::new(said.memory), said.rules()?);
+        let compresses = said.compresses;
+        let shelf = Shelf { root, memory, rules, compresses, compressing: Mutex::new(()) };
+        Ok(Self(Arc::new(Site { shelf, said })))
     }
-}
 
-async fn answer(root: Root, request: Parts) -> Response<FilesBody> {
-    let mut response = match decide(root, &request).await {
-        Answer::File(opened, media) => render(opened, media, &request).await,
-        Answer::Options => {
-            let mut response = Response::new(FilesBody::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            let _ = response.headers_mut().insert(ALLOW, ALLOWED);
-            response
+    /// The answer, if it takes no longer than a worker may take; or the request, to be asked again on the pool.
+    fn at_once(&self, request: Parts) -> Result<Result<Response<FilesBody>, io::Error>, Box<Parts>> {
+        match self.0.answer(&request, Speed::Cached) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Box::new(request)),
+            answered => Ok(answered),
         }
-        Answer::Redirect(location) => {
-            let mut response = refuse(StatusCode::TEMPORARY_REDIRECT);
-            let _ = response.headers_mut().insert(LOCATION, location);
-            response
-        }
-        Answer::Method => {
-            let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED);
-            let _ = response.headers_mut().insert(ALLOW, ALLOWED);
-            response
-        }
-        Answer::Missing => refuse(StatusCode::NOT_FOUND),
-        Answer::Forbidden => refuse(StatusCode::FORBIDDEN),
-        Answer::Broken => refuse(StatusCode::INTERNAL_SERVER_ERROR),
-    };
-    let headers = response.headers_mut();
-    let _ = headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let _ = headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if request.method == Method::HEAD {
-        *response.body_mut() = FilesBody::empty();
     }
-    response
+
+    async fn in_time(self, request: Box<Parts>) -> io::Result<Response<FilesBody>> {
+        let answering = tokio::task::spawn_blocking(move || self.0.answer(&request, Speed::Any));
+        answering.await.map_err(io::Error::other).flatten()
+    }
+
+    async fn ask(self, request: Parts) -> io::Result<Response<FilesBody>> {
+        match self.at_once(request) {
+            Ok(answered) => answered,
+            Err(request) => self.in_time(request).await,
+        }
+    }
 }
 
-/// All that can be said to a request.
-enum Answer {
-    /// An opened file and its media type.
-    File(Opened, HeaderValue),
-    Options,
-    Redirect(HeaderValue),
-    Method,
-    Missing,
+impl Recipe for Served {
+    fn builder(&mut self) -> Builder {
+        let served = self.clone();
+        Box::new(move || Box::pin(async move { Ok(Rc::new(served) as Rc<dyn App>) }))
+    }
+
+    fn send(&mut self) -> Option<Arc<dyn SendApp>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+impl App for Served {
+    fn answer(
+        &self,
+        mut request: Request<RequestBody>,
+        mut arrival: Arrival<'_>,
+        cx: &mut Context<'_>,
+    ) -> Answering {
+        let _ = arrival.strip(&mut request);
+        match self.at_once(request.into_parts().0) {
+            Ok(answered) => Answering::Now(sent(answered)),
+            Err(request) => {
+                let later = self.clone().in_time(request);
+                Answering::boxed(Box::pin(async move { sent(later.await) }), cx)
+            }
+        }
+    }
+}
+
+impl SendApp for Served {
+    fn ask(&self, mut request: Request<RequestBody>, mut arrival: Arrival<'_>) -> Asked {
+        let _ = arrival.strip(&mut request);
+        let asked = self.clone().ask(request.into_parts().0);
+        Box::pin(async move { Ok(asked.await?.map(|body| Box::pin(body.map_err(Into::into)) as SendBody)) })
+    }
+}
+
+fn sent(answered: io::Result<Response<FilesBody>>) -> Answered {
+    Ok(answered?.map(|body| match body.into_whole() {
+        Ok(whole) => ResponseBody::whole(whole),
+        Err(body) => ResponseBody::paced(body),
+    }))
+}
+
+/// What is behind the path of a request.
+enum Behind {
+    File(Chosen),
+    /// A page that stands for what is not there, with its status.
+    Page(StatusCode, Chosen),
+    /// The folder that is to be listed.
+    Folder(String),
+    /// A folder without its slash.
+    Elsewhere,
+    Nothing,
     Forbidden,
-    Broken,
 }
 
-async fn decide(root: Root, request: &Parts) -> Answer {
-    if request.method == Method::OPTIONS {
-        return Answer::Options;
-    }
-    if request.method != Method::GET && request.method != Method::HEAD {
-        return Answer::Method;
-    }
-    let Some(Place { mut path, folder }) = path::place(request.uri.path()) else {
-        return Answer::Missing;
-    };
-    if folder {
-        if !path.is_empty() {
-            path.push('/');
+impl Site {
+    fn answer(&self, request: &Parts, speed: Speed) -> io::Result<Response<FilesBody>> {
+        let mut response = match request.method {
+            Method::GET | Method::HEAD => self.get(request, speed)?,
+            Method::OPTIONS => {
+                let mut response = Response::new(FilesBody::empty());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                let _ = response.headers_mut().insert(ALLOW, ALLOWED);
+                response
+            }
+            _ => {
+                let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED);
+                let _ = response.headers_mut().insert(ALLOW, ALLOWED);
+                response
+            }
+        };
+        let _ = response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if request.method == Method::HEAD {
+            *response.body_mut() = FilesBody::empty();
         }
-        path.push_str(INDEX);
+        Ok(response)
     }
-    let media = media::of(&path);
-    #[expect(clippy::disallowed_methods, reason = "looking for a file may block")]
-    let found = tokio::task::spawn_blocking(move || root.find(&path)).await;
-    match found.map_err(io::Error::other).flatten() {
-        Ok(Found::File(opened)) => Answer::File(opened, media),
-        Ok(Found::Folder) if !folder => {
-            Answer::Redirect(with_slash(request.headers.get(PREFIX), &request.uri))
+
+    fn get(&self, request: &Parts, speed: Speed) -> io::Result<Response<FilesBody>> {
+        let now = SystemTime::now();
+        let place = path::place(request.uri.path());
+        Ok(match self.behind(place, &request.headers, speed)? {
+            Behind::File(chosen) => render::render(request, chosen, now),
+            Behind::Page(StatusCode::OK, chosen) => {
+                let mut response = render::render(request, chosen, now);
+                let _ =
+                    response.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+                response
+            }
+            Behind::Page(status, chosen) => render::whole(status, chosen, now),
+            Behind::Folder(path) => match self.listed(&path, request, speed)? {
+                Some(chosen) => {
+                    let mut response = render::render(request, chosen, now);
+                    let _ = response.headers_mut().insert(CONTENT_SECURITY_POLICY, NOTHING_FROM_ELSEWHERE);
+                    response
+                }
+                None => refuse(StatusCode::NOT_FOUND),
+            },
+            Behind::Elsewhere => {
+                let mut response = refuse(StatusCode::TEMPORARY_REDIRECT);
+                let location =
+                    path::with_slash(prefix(&request.headers), request.uri.path(), request.uri.query());
+                let location =
+                    HeaderValue::try_from(location).expect("what was percent-encoded is visible ASCII");
+                let _ = response.headers_mut().insert(LOCATION, location);
+                response
+            }
+            Behind::Nothing => refuse(StatusCode::NOT_FOUND),
+            Behind::Forbidden => refuse(StatusCode::FORBIDDEN),
+        })
+    }
+
+    fn behind(&self, place: Option<Place>, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
+        let Some(Place { path, folder }) = place else { return self.missing(None, headers, speed) };
+        let found = if folder {
+            self.in_folder(&path, headers, speed)?
+        } else {
+            self.by_name(&path, headers, speed)?
+        };
+        match found {
+            Behind::Nothing => self.missing(Some(&path), headers, speed),
+            found => Ok(found),
         }
-        Ok(Found::Folder | Found::Nothing) => Answer::Missing,
-        Ok(Found::Forbidden) => Answer::Forbidden,
-        Err(_) => Answer::Broken,
     }
-}
 
-/// Where a folder asked for without its last slash is.
-fn with_slash(prefix: Option<&HeaderValue>, uri: &Uri) -> HeaderValue {
-    let prefix = prefix.and_then(|prefix| prefix.to_str().ok()).unwrap_or_default();
-    HeaderValue::try_from(path::with_slash(prefix, uri.path(), uri.query()))
-        .expect("what was percent-encoded is visible ASCII")
-}
-
-/// Lets `ServeDir` render the one file it is given.
-async fn render(opened: Opened, media: HeaderValue, request: &Parts) -> Response<FilesBody> {
-    let mut asked = HeaderMap::new();
-    for name in [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE] {
-        if let Some(value) = joined(&request.headers, &name) {
-            let _ = asked.insert(name, value);
+    /// What stands for a folder.
+    fn in_folder(&self, path: &str, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
+        for name in &self.said.index {
+            match self.file(&path::joined(path, name), headers, speed)? {
+                Behind::File(chosen) => return Ok(Behind::File(chosen)),
+                Behind::Forbidden => return Ok(Behind::Forbidden),
+                _ => {}
+            }
         }
+        if self.said.listing && matches!(self.shelf.root.find(path, speed)?, Found::Folder(_)) {
+            return Ok(Behind::Folder(path.to_owned()));
+        }
+        Ok(Behind::Nothing)
     }
-    // `Range` is defined for GET alone (RFC 9110, 14.2).
-    if request.method == Method::GET
-        && let Some(part) =
-            joined(&request.headers, &RANGE).and_then(|range| range::part(&range, opened.len()))
-        && condition_holds(&opened, &request.headers).await
-    {
-        let _ = asked.insert(RANGE, part);
+
+    /// A file by its name, or by its name without `.html`; else a folder without its slash.
+    fn by_name(&self, path: &str, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
+        let found = self.file(path, headers, speed)?;
+        if self.said.extension && matches!(found, Behind::Nothing | Behind::Elsewhere) {
+            let page = self.file(&format!("{path}.html"), headers, speed)?;
+            if matches!(page, Behind::File(_)) {
+                return Ok(page);
+            }
+        }
+        Ok(found)
     }
-    let modified = opened.modified();
-    let mut response = serve(opened, request.method.clone(), asked).await;
-    let headers = response.headers_mut();
-    // A `416` has no content, so no type either; neither have `304` and `412`.
-    if headers.contains_key(CONTENT_TYPE) {
-        let _ = headers.insert(CONTENT_TYPE, media);
-        let _ = headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+
+    /// What is sent instead of what is not there.
+    fn missing(&self, path: Option<&str>, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
+        let is_page = |path: &&str| !path.rsplit('/').next().is_some_and(|last| last.contains('.'));
+        if let Some(fallback) = &self.said.fallback
+            && path.filter(is_page).is_some()
+            && accept::takes_html(headers)
+            && let Behind::File(chosen) = self.page(fallback, headers, speed)?
+        {
+            return Ok(Behind::Page(StatusCode::OK, chosen));
+        }
+        if let Some(not_found) = &self.said.not_found
+            && let Behind::File(chosen) = self.page(not_found, headers, speed)?
+        {
+            return Ok(Behind::Page(StatusCode::NOT_FOUND, chosen));
+        }
+        Ok(Behind::Nothing)
     }
-    // RFC 9110, 8.8.2.1: never later than now. The entity tag stays as it is.
-    #[expect(clippy::disallowed_methods, reason = "this is about the moment of the answer")]
-    if modified.is_some_and(|modified| modified > SystemTime::now()) {
-        let _ = headers.remove(LAST_MODIFIED);
+
+    fn page(&self, path: &str, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
+        said::page(path).map_or(Ok(Behind::Nothing), |path| self.file(path, headers, speed))
     }
-    FilesBody::served(response)
+
+    /// What is at exactly this path.
+    fn file(&self, path: &str, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
+        Ok(match self.shelf.root.find(path, speed)? {
+            Found::File(at, stamp) => {
+                let chosen = self.shelf.choose(path, at, stamp, Codings::of(headers), speed)?;
+                chosen.map_or(Behind::Nothing, Behind::File)
+            }
+            Found::Folder(_) => Behind::Elsewhere,
+            Found::Nothing => Behind::Nothing,
+            Found::Forbidden => Behind::Forbidden,
+        })
+    }
+
+    /// The list of what is in a folder, as a page or as JSON; nothing if it is gone by now.
+    fn listed(&self, path: &str, request: &Parts, speed: Speed) -> io::Result<Option<Chosen>> {
+        if speed == Speed::Cached {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let Some(entries) = self.shelf.root.list(path)? else { return Ok(None) };
+        let listing = Listing::new(entries);
+        let (list, media) = if accept::wants_json(&request.headers) {
+            (listing.json(), "application/json")
+        } else {
+            let public = path::with_slash(prefix(&request.headers), request.uri.path(), None);
+            (listing.html(&public, path.is_empty()), "text/html; charset=utf-8")
+        };
+        let mut chosen =
+            Chosen::made(list.into(), HeaderValue::from_static(media), HeaderValue::from_static("no-cache"));
+        chosen.vary = Some(HeaderValue::from_static("accept"));
+        Ok(Some(chosen))
+    }
 }
 
-/// Whether the file is still the one that the client has a part of (RFC 9110, 13.1.5).
-async fn condition_holds(opened: &Opened, headers: &HeaderMap) -> bool {
-    let mut conditions = headers.get_all(IF_RANGE).iter();
-    let Some(condition) = conditions.next() else {
-        return true;
-    };
-    // How the validators are written is `ServeDir`'s secret, so it is asked for them.
-    let now = serve(opened.clone(), Method::HEAD, HeaderMap::new()).await;
-    conditions.next().is_none() && range::same(condition, now.headers())
-}
-
-async fn serve(opened: Opened, method: Method, headers: HeaderMap) -> Response<opened::Body> {
-    let mut request = Request::new(());
-    *request.method_mut() = method;
-    // Which file it is has been decided; this is only not a folder.
-    *request.uri_mut() = Uri::from_static("/file");
-    *request.headers_mut() = headers;
-    match ServeDir::with_backend("", opened).with_buf_chunk_size(CHUNK).call(request).await {
-        Ok(response) => response,
-        Err(impossible) => match impossible {},
-    }
-}
-
-/// All lines of a header as one list (RFC 9110, 5.3).
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
-    let mut lines = headers.get_all(name).iter();
-    let first = lines.next()?;
-    let Some(second) = lines.next() else {
-        return Some(first.clone());
-    };
-    let mut list = first.as_bytes().to_vec();
-    for line in [second].into_iter().chain(lines) {
-        list.extend_from_slice(b", ");
-        list.extend_from_slice(line.as_bytes());
-    }
-    HeaderValue::from_bytes(&list).ok()
+/// Set by the host alone: what was cut off the path before it came here.
+fn prefix(headers: &HeaderMap) -> &str {
+    headers.get(X_FORWARDED_PREFIX).and_then(|prefix| prefix.to_str().ok()).unwrap_or_default()
 }
 
 /// A status and the words for it.
@@ -261,5 +345,6 @@ fn refuse(status: StatusCode) -> Response<FilesBody> {
     let headers = response.headers_mut();
     let _ = headers.insert(CONTENT_LENGTH, length);
     let _ = headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    let _ = headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }

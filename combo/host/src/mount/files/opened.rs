@@ -1,191 +1,199 @@
-//! One regular file, opened and measured: all that `ServeDir` gets to see of the disk.
+//! One regular file, opened and measured.
 //!
 //! What is read is what was measured: not one byte more if the file grows, and an error, not a
 //! shorter body, if it shrinks. Reading is by position, so parts of one file do not disturb each other.
-#![expect(clippy::disallowed_methods, reason = "files are read on the blocking pool")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "files are read, on the blocking pool where that may take long"
+)]
 
-use std::fs::File;
-use std::future::{Ready, ready};
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::{
+    future::Future,
+    io::{self, IoSliceMut},
+    os::fd::OwnedFd,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
+};
 
-use bytes::{Buf, Bytes};
-use rustix::fs::Stat;
-use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
-use tokio::task::JoinHandle;
-use tower_http::services::fs::{self, Backend, ServeFileSystemResponseBody};
+use bytes::Bytes;
+use rustix::{
+    fs::Statx,
+    io::{Errno, ReadWriteFlags, pread, preadv2},
+};
+use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::CHUNK;
+/// Bytes read at once, and all that a slow reader of a large file holds of it.
+pub(super) const PIECE: usize = 32 << 10;
 
-/// What `ServeDir` reads it with.
-pub(super) type Body = ServeFileSystemResponseBody;
+/// For so long after a change another one may leave the same time behind: the kernel's clock for files ticks every
+/// ten milliseconds at most.
+const TICK: Duration = Duration::from_millis(50);
 
-/// The last instant that an HTTP date can say, in seconds: the end of the year 9999.
-const LAST_SECOND: i64 = 253_402_300_799;
+/// The same for file systems that count in seconds, FAT in two.
+const COARSE: Duration = Duration::from_millis(2_500);
+
+/// Whether something may take as long as a disk does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speed {
+    /// On a worker: what is not in memory is [`WouldBlock`](io::ErrorKind::WouldBlock).
+    Cached,
+    /// On the blocking pool.
+    Any,
+}
+
+/// Which file it is and what it was when that was looked up. It changes when the contents do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: (u32, u32),
+    inode: u64,
+    pub(super) len: u64,
+    modified: (i64, u32),
+    changed: (i64, u32),
+}
+
+impl Stamp {
+    pub(super) fn of(stat: &Statx) -> Self {
+        Self {
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            len: stat.stx_size,
+            modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+            changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+        }
+    }
+
+    /// When it was last changed, unless that was before 1970.
+    pub(super) fn modified(&self) -> Option<SystemTime> {
+        instant(self.modified)
+    }
+
+    /// Whether whatever changes it from now on changes the stamp. A job may write twice within a tick.
+    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
+        let tick = if self.changed.1 == 0 { COARSE } else { TICK };
+        instant(self.changed)
+            .and_then(|changed| now.duration_since(changed).ok())
+            .is_some_and(|age| age > tick)
+    }
+
+    /// Whether what it is of was made from what `original` is of, or later. Some programs keep the time of the
+    /// original without its nanoseconds.
+    pub(super) fn is_no_older(&self, original: &Self) -> bool {
+        self.modified >= original.modified || self.modified == (original.modified.0, 0)
+    }
+
+    /// What changes with the contents, for an entity tag.
+    pub(super) fn nanoseconds(&self) -> Option<u128> {
+        let (seconds, nanoseconds) = self.modified;
+        Some(u128::try_from(seconds).ok()? * 1_000_000_000 + u128::from(nanoseconds))
+    }
+}
+
+fn instant((seconds, nanoseconds): (i64, u32)) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))
+}
 
 /// An opened regular file.
 #[derive(Clone, Debug)]
 pub(super) struct Opened {
-    file: Arc<File>,
-    measure: Measure,
-}
-
-/// What the file was when it was opened.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Measure {
-    len: u64,
-    modified: Option<SystemTime>,
+    file: Arc<OwnedFd>,
+    pub(super) stamp: Stamp,
 }
 
 impl Opened {
-    pub(super) fn new(file: File, stat: &Stat) -> Self {
-        let measure = Measure {
-            len: stat.st_size.try_into().unwrap_or_default(),
-            modified: modified(stat.st_mtime, stat.st_mtime_nsec),
-        };
-        Self { file: Arc::new(file), measure }
+    pub(super) fn new(file: OwnedFd, stamp: Stamp) -> Self {
+        Self { file: Arc::new(file), stamp }
     }
 
-    /// Bytes in the file.
-    pub(super) fn len(&self) -> u64 {
-        self.measure.len
+    pub(super) fn file(&self) -> &OwnedFd {
+        &self.file
     }
 
-    /// When it was last changed, unless an HTTP date cannot say that.
-    pub(super) fn modified(&self) -> Option<SystemTime> {
-        self.measure.modified
-    }
-}
-
-/// Before 1970 and after 9999 there is neither date nor entity tag: the library that writes the
-/// dates panics.
-fn modified(seconds: i64, nanoseconds: u64) -> Option<SystemTime> {
-    let since = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
-    if seconds > LAST_SECOND {
-        return None;
-    }
-    SystemTime::UNIX_EPOCH.checked_add(since)
-}
-
-/// Whatever `ServeDir` asks for, it gets this file.
-impl Backend for Opened {
-    type File = Reader;
-    type Metadata = Measure;
-    type OpenFuture = Ready<io::Result<Reader>>;
-    type MetadataFuture = Ready<io::Result<Measure>>;
-
-    fn open(&self, _: std::path::PathBuf) -> Self::OpenFuture {
-        ready(Ok(Reader { opened: self.clone(), at: 0, stage: Stage::Read(Bytes::new()) }))
+    /// All of it, in memory.
+    ///
+    /// # Errors
+    ///
+    /// When the file became shorter, or the disk fails.
+    pub(super) fn read_whole(&self, speed: Speed) -> io::Result<Vec<u8>> {
+        let len = usize::try_from(self.stamp.len).map_err(io::Error::other)?;
+        let mut whole = vec![0; len];
+        let mut at = 0;
+        while at < len {
+            at += self.read(&mut whole[at..], at as u64, speed)?;
+        }
+        Ok(whole)
     }
 
-    fn metadata(&self, _: std::path::PathBuf) -> Self::MetadataFuture {
-        ready(Ok(self.measure))
+    /// At least one byte from a position on.
+    fn read(&self, bytes: &mut [u8], at: u64, speed: Speed) -> io::Result<usize> {
+        loop {
+            let read = match speed {
+                Speed::Cached => {
+                    preadv2(&self.file, &mut [IoSliceMut::new(bytes)], at, ReadWriteFlags::NOWAIT)
+                }
+                Speed::Any => pread(&self.file, &mut *bytes, at),
+            };
+            return match read {
+                Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter")),
+                Ok(read) => Ok(read),
+                Err(Errno::INTR) => continue,
+                // Not in memory; or the file system, the kernel or a sandbox cannot say.
+                Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::INVAL)
+                    if speed == Speed::Cached =>
+                {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                Err(errno) => Err(errno.into()),
+            };
+        }
     }
-}
 
-impl fs::Metadata for Measure {
-    fn is_dir(&self) -> bool {
-        false
-    }
-
-    fn modified(&self) -> io::Result<SystemTime> {
-        self.modified.ok_or_else(|| io::ErrorKind::Unsupported.into())
-    }
-
-    fn len(&self) -> u64 {
-        self.len
+    fn piece(&self, at: u64, len: usize, speed: Speed) -> io::Result<Bytes> {
+        let mut piece = vec![0; len];
+        let read = self.read(&mut piece, at, speed)?;
+        piece.truncate(read);
+        Ok(piece.into())
     }
 }
 
-/// Reads an [`Opened`] from a position on, chunk by chunk.
+/// Reads an [`Opened`] from a position on, piece by piece: at once what is in memory, the rest on the blocking pool.
 #[derive(Debug)]
 pub(super) struct Reader {
     opened: Opened,
-    /// Of the next chunk.
     at: u64,
-    stage: Stage,
+    waits: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
-#[derive(Debug)]
-enum Stage {
-    Reading(JoinHandle<io::Result<Bytes>>),
-    /// And not yet taken.
-    Read(Bytes),
-}
-
-impl fs::File for Reader {
-    type Metadata = Measure;
-    type MetadataFuture<'a> = Ready<io::Result<Measure>>;
-
-    fn metadata(&self) -> Self::MetadataFuture<'_> {
-        ready(Ok(self.opened.measure))
+impl Reader {
+    pub(super) fn new(opened: Opened, at: u64) -> Self {
+        Self { opened, at, waits: None }
     }
-}
 
-impl AsyncRead for Reader {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        loop {
-            match &mut this.stage {
-                Stage::Read(chunk) if chunk.has_remaining() => {
-                    let taken = chunk.split_to(chunk.len().min(buf.remaining()));
-                    buf.put_slice(&taken);
-                    return Poll::Ready(Ok(()));
-                }
-                Stage::Read(_) => {
-                    let left = this.opened.measure.len.saturating_sub(this.at);
-                    let len = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK).min(buf.remaining());
-                    if len == 0 {
-                        return Poll::Ready(Ok(()));
+    /// The next bytes, at least one and at most `len`; to be asked again for the same until it is ready.
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>, len: u64) -> Poll<io::Result<Bytes>> {
+        let piece = match &mut self.waits {
+            Some(waits) => {
+                let piece = ready!(Pin::new(waits).poll(cx)).map_err(io::Error::other).flatten();
+                self.waits = None;
+                piece
+            }
+            None => {
+                let len = usize::try_from(len).unwrap_or(PIECE).min(PIECE);
+                match self.opened.piece(self.at, len, Speed::Cached) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        let (opened, at) = (self.opened.clone(), self.at);
+                        self.waits = Some(spawn_blocking(move || opened.piece(at, len, Speed::Any)));
+                        return self.poll_piece(cx, len as u64);
                     }
-                    let (file, at) = (Arc::clone(&this.opened.file), this.at);
-                    this.stage = Stage::Reading(tokio::task::spawn_blocking(move || read(&file, at, len)));
-                }
-                Stage::Reading(task) => {
-                    let chunk = ready!(Pin::new(task).poll(cx)).map_err(io::Error::other).flatten();
-                    // Whatever came of it, the task is not to be polled again.
-                    this.stage = Stage::Read(Bytes::new());
-                    let chunk = chunk?;
-                    this.at += chunk.len() as u64;
-                    this.stage = Stage::Read(chunk);
+                    piece => piece,
                 }
             }
-        }
-    }
-}
-
-impl AsyncSeek for Reader {
-    fn start_seek(mut self: Pin<&mut Self>, position: io::SeekFrom) -> io::Result<()> {
-        let io::SeekFrom::Start(at) = position else {
-            return Err(io::ErrorKind::Unsupported.into());
         };
-        self.at = at;
-        self.stage = Stage::Read(Bytes::new());
-        Ok(())
-    }
-
-    fn poll_complete(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        Poll::Ready(Ok(self.at))
-    }
-}
-
-/// The next bytes, at most `len`, at least one.
-fn read(file: &File, at: u64, len: usize) -> io::Result<Bytes> {
-    let mut chunk = vec![0; len];
-    loop {
-        match file.read_at(&mut chunk, at) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter")),
-            Ok(read) => {
-                chunk.truncate(read);
-                return Ok(chunk.into());
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        if let Ok(piece) = &piece {
+            self.at += piece.len() as u64;
         }
+        Poll::Ready(piece)
     }
 }
 
@@ -193,18 +201,37 @@ fn read(file: &File, at: u64, len: usize) -> io::Result<Bytes> {
 mod tests {
     use super::*;
 
+    const STAMP: Stamp =
+        Stamp { device: (8, 1), inode: 1, len: 10, modified: (100, 7), changed: (100, 500_000_000) };
+
     #[test]
-    fn only_years_that_a_date_can_say() {
+    fn what_has_just_changed_may_change_unseen() {
         #[track_caller]
-        fn check(seconds: i64, nanoseconds: u64, expected: bool) {
-            assert_eq!(modified(seconds, nanoseconds).is_some(), expected, "{seconds}.{nanoseconds}");
+        fn check(changed: (i64, u32), now: Duration, expected: bool) {
+            let stamp = Stamp { changed, ..STAMP };
+            assert_eq!(stamp.is_settled(SystemTime::UNIX_EPOCH + now), expected, "{changed:?} {now:?}");
         }
-        check(0, 0, true);
-        check(1_700_000_000, 999_999_999, true);
-        check(LAST_SECOND, 999_999_999, true);
-        check(LAST_SECOND + 1, 0, false);
-        check(-1, 0, false);
-        check(i64::MIN, 0, false);
-        check(i64::MAX, 0, false);
+        let (early, late) = (Duration::from_millis(100_510), Duration::from_millis(100_560));
+        check((100, 500_000_000), early, false);
+        check((100, 500_000_000), late, true);
+        check((100, 0), late, false);
+        check((100, 0), Duration::from_millis(102_600), true);
+        // In the future, or before all dates.
+        check((200, 1), late, false);
+        check((-1, 1), late, false);
+    }
+
+    #[test]
+    fn a_sibling_is_as_new_as_its_original() {
+        #[track_caller]
+        fn check(modified: (i64, u32), expected: bool) {
+            assert_eq!(Stamp { modified, ..STAMP }.is_no_older(&STAMP), expected, "{modified:?}");
+        }
+        check((100, 7), true);
+        check((100, 8), true);
+        check((101, 0), true);
+        check((100, 0), true);
+        check((100, 6), false);
+        check((99, 0), false);
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn place(raw: &str) -> Option<Place> {
     let mut path = String::with_capacity(raw.len());
     for segment in raw.strip_prefix('/')?.split('/').filter(|segment| !segment.is_empty()) {
         let segment = percent_decode_str(segment).decode_utf8().ok()?;
-        if segment.contains(['/', '\\', '\0']) || (segment.starts_with('.') && segment != WELL_KNOWN) {
+        if !is_public(&segment) {
             return None;
         }
         if !path.is_empty() {
@@ -31,6 +31,16 @@ pub(crate) fn place(raw: &str) -> Option<Place> {
         path.push_str(&segment);
     }
     Some(Place { path, folder: raw.ends_with('/') })
+}
+
+/// Whether something of this name is served.
+pub(super) fn is_public(segment: &str) -> bool {
+    !segment.contains(['/', '\\', '\0']) && (!segment.starts_with('.') || segment == WELL_KNOWN)
+}
+
+/// A name in a folder, both relative; the root is the empty one.
+pub(super) fn joined(folder: &str, name: &str) -> String {
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
 /// Prefix, path and query with a slash after the path; never two slashes in a row, so never

@@ -1,20 +1,34 @@
-//! Takes a path below the folders opened at start, gives the regular file that is there, opened.
+//! Takes a path below the folders opened at start, gives what is there: a regular file, a folder, nothing.
 //!
 //! The kernel resolves it (`openat2` with `RESOLVE_BENEATH`); where it cannot, we walk from folder to
 //! folder without ever following a link by name. Either way a link may lead anywhere inside its folder
-//! and nowhere else, and nothing but a regular file is opened for reading. Blocking.
+//! and nowhere else, and nothing but a regular file is opened for reading. On a worker only what the kernel
+//! has in memory is looked at (`RESOLVE_CACHED`), and only where file systems wait for nobody but a disk.
 #![expect(clippy::disallowed_methods, reason = "this is where files are opened to be served")]
 
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat};
-use rustix::io::Errno;
+use rustix::{
+    fs::{
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, fstat, fstatfs, makedev,
+        openat, openat2, readlinkat, statx,
+    },
+    io::Errno,
+};
 
-use super::opened::Opened;
+use super::{
+    listing::Entry,
+    opened::{Opened, Speed, Stamp},
+};
 
 /// Names a file without opening it: enough to see what it is, even of a FIFO or a device.
 const NAME: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
@@ -32,20 +46,25 @@ const LINKS: usize = 40;
 pub(crate) struct Root {
     folders: Arc<[OwnedFd]>,
     resolver: Resolver,
+    local: Arc<Local>,
 }
 
 /// Who keeps a path inside its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resolver {
-    Kernel,
+    /// And whether it can be asked for what it has in memory (Linux 5.12).
+    Kernel {
+        cached: bool,
+    },
     Walk,
 }
 
 /// What is at a path.
 #[derive(Debug)]
 pub(super) enum Found {
-    File(Opened),
-    Folder,
+    /// A regular file: in which of the folders, and what it is.
+    File(usize, Stamp),
+    Folder(Stamp),
     /// Nothing, or nothing that may be served.
     Nothing,
     Forbidden,
@@ -63,11 +82,17 @@ impl Root {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no folder to serve"));
         };
         // Kernels before 5.6 do not know the call, and some sandboxes do not permit it.
-        let resolver = match beneath(first, Path::new("."), NAME) {
-            Ok(_) => Resolver::Kernel,
+        let resolver = match beneath(first, Path::new("."), NAME, Speed::Any) {
+            Ok(_) => Resolver::Kernel {
+                cached: !matches!(beneath(first, Path::new("."), NAME, Speed::Cached), Err(Errno::INVAL)),
+            },
             Err(_) => Resolver::Walk,
         };
-        Ok(Self { folders, resolver })
+        let local = Arc::<Local>::default();
+        for folder in &*folders {
+            local.learn(folder, &measure(folder, Speed::Any)?);
+        }
+        Ok(Self { folders, resolver, local })
     }
 
     /// The same folders, resolved by `resolver`.
@@ -80,48 +105,182 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// When the world refuses for a reason that is not the path's: descriptors, memory, the disk.
-    pub(super) fn find(&self, path: &str) -> io::Result<Found> {
+    /// When the world refuses for a reason that is not the path's: descriptors, memory, the disk;
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) if it has to be asked at any speed.
+    pub(super) fn find(&self, path: &str, speed: Speed) -> io::Result<Found> {
         let path = Path::new(if path.is_empty() { "." } else { path });
-        for folder in &*self.folders {
-            match self.look(folder.as_fd(), path) {
+        for (at, folder) in self.folders.iter().enumerate() {
+            match self.look(folder.as_fd(), path, speed) {
                 Err(Errno::NOENT) => {}
                 Err(errno) => return refusal(errno),
-                Ok(found) => return Ok(found),
+                Ok((FileType::RegularFile, stamp)) => return Ok(Found::File(at, stamp)),
+                Ok((FileType::Directory, stamp)) => return Ok(Found::Folder(stamp)),
+                Ok(_) => return Ok(Found::Nothing),
             }
         }
         Ok(Found::Nothing)
     }
 
-    fn look(&self, folder: BorrowedFd<'_>, path: &Path) -> Result<Found, Errno> {
-        let named = self.resolve(folder, path, NAME)?;
-        match FileType::from_raw_mode(fstat(&named)?.st_mode) {
-            FileType::RegularFile => {}
-            FileType::Directory => return Ok(Found::Folder),
-            _ => return Ok(Found::Nothing),
-        }
-        // Resolved again rather than reopened through /proc, which may not be there. If another file
-        // took its place in between, that one is as good, and it is looked at again.
-        let file = self.resolve(folder, path, READ)?;
-        let stat = fstat(&file)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(Found::File(Opened::new(File::from(file), &stat))),
-            FileType::Directory => Ok(Found::Folder),
-            _ => Ok(Found::Nothing),
+    /// Opens the regular file that was found at `path` in one of the folders. Another one may have taken its place
+    /// since, which is as good; nothing if what has is none.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find`](Self::find).
+    pub(super) fn open_file(&self, at: usize, path: &str, speed: Speed) -> io::Result<Option<Opened>> {
+        // Resolved again rather than reopened through /proc, which may not be there.
+        let opened = self.resolve(self.folders[at].as_fd(), Path::new(path), READ, speed).and_then(|file| {
+            let stat = measure(&file, speed)?;
+            Ok((kind(&stat) == FileType::RegularFile).then(|| Opened::new(file, Stamp::of(&stat))))
+        });
+        match opened {
+            Ok(opened) => Ok(opened),
+            Err(errno) => refusal(errno).map(|_| None),
         }
     }
 
-    fn resolve(&self, folder: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        if self.resolver == Resolver::Walk {
-            return walk(folder, path, flags);
+    /// What an opened file is now.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find`](Self::find).
+    pub(super) fn stamp(&self, opened: &Opened, speed: Speed) -> io::Result<Stamp> {
+        Ok(Stamp::of(&measure(opened.file(), speed)?))
+    }
+
+    /// All that may be served in the folder at `path`, in no order; nothing if there is no such folder. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find`](Self::find).
+    pub(super) fn list(&self, path: &str) -> io::Result<Option<Vec<Entry>>> {
+        let mut entries = None;
+        let mut seen = HashSet::new();
+        let within = Path::new(if path.is_empty() { "." } else { path });
+        for folder in &*self.folders {
+            let listed = match self.resolve(folder.as_fd(), within, READ | OFlags::DIRECTORY, Speed::Any) {
+                Ok(listed) => listed,
+                Err(errno) => {
+                    let _ = refusal(errno)?;
+                    continue;
+                }
+            };
+            let entries: &mut Vec<Entry> = entries.get_or_insert_default();
+            for entry in Dir::new(listed)? {
+                let entry = entry?;
+                let Ok(name) = entry.file_name().to_str() else { continue };
+                if super::path::is_public(name) && seen.insert(name.to_owned()) {
+                    entries.extend(self.entry(path, name)?);
+                }
+            }
         }
-        match beneath(folder, path, flags) {
-            // AGAIN: somebody renames folders while `..` in a link is resolved, and the kernel is not
-            // sure; the walk is. The other two: a sandbox entered after the start.
-            Err(Errno::AGAIN | Errno::NOSYS | Errno::PERM) => walk(folder, path, flags),
-            resolved => resolved,
+        Ok(entries)
+    }
+
+    fn entry(&self, folder: &str, name: &str) -> io::Result<Option<Entry>> {
+        let path = super::path::joined(folder, name);
+        let name = name.to_owned();
+        Ok(match self.find(&path, Speed::Any)? {
+            Found::File(_, stamp) => {
+                Some(Entry { name, folder: false, len: stamp.len, modified: stamp.modified() })
+            }
+            Found::Folder(stamp) => Some(Entry { name, folder: true, len: 0, modified: stamp.modified() }),
+            Found::Nothing | Found::Forbidden => None,
+        })
+    }
+
+    fn look(&self, folder: BorrowedFd<'_>, path: &Path, speed: Speed) -> Result<(FileType, Stamp), Errno> {
+        let named = self.resolve(folder, path, NAME, speed)?;
+        let stat = measure(&named, speed)?;
+        if kind(&stat) == FileType::RegularFile && !self.local.has(&stat) {
+            if speed == Speed::Cached {
+                return Err(Errno::AGAIN);
+            }
+            self.local.learn(&named, &stat);
+        }
+        Ok((kind(&stat), Stamp::of(&stat)))
+    }
+
+    fn resolve(
+        &self,
+        folder: BorrowedFd<'_>,
+        path: &Path,
+        flags: OFlags,
+        speed: Speed,
+    ) -> Result<OwnedFd, Errno> {
+        match (self.resolver, speed) {
+            (Resolver::Walk | Resolver::Kernel { cached: false }, Speed::Cached) => Err(Errno::AGAIN),
+            (Resolver::Walk, Speed::Any) => walk(folder, path, flags),
+            (Resolver::Kernel { .. }, Speed::Cached) => match beneath(folder, path, flags, speed) {
+                Err(Errno::NOSYS | Errno::PERM) => Err(Errno::AGAIN),
+                resolved => resolved,
+            },
+            (Resolver::Kernel { .. }, Speed::Any) => match beneath(folder, path, flags, speed) {
+                // AGAIN: somebody renames folders while `..` in a link is resolved, and the kernel is not
+                // sure; the walk is. The other two: a sandbox entered after the start.
+                Err(Errno::AGAIN | Errno::NOSYS | Errno::PERM) => walk(folder, path, flags),
+                resolved => resolved,
+            },
         }
     }
+}
+
+/// The devices of file systems that wait for nobody but a disk, so that what they have in memory is what is so. Of
+/// others, over a network or of another process, not even the length is known without asking.
+#[derive(Debug, Default)]
+struct Local([AtomicU64; 8]);
+
+impl Local {
+    /// What `statfs` says of them (statfs(2)): ext, XFS, Btrfs, F2FS, tmpfs, ramfs, overlayfs, SquashFS, EROFS, ZFS,
+    /// Bcachefs, ISO 9660, FAT, exFAT.
+    const KINDS: [u32; 14] = [
+        0xef53,
+        0x5846_5342,
+        0x9123_683e,
+        0xf2f5_2010,
+        0x0102_1994,
+        0x8584_58f6,
+        0x794c_7630,
+        0x7371_7368,
+        0xe0f5_e1e2,
+        0x2fc1_2fc1,
+        0xca45_1a4e,
+        0x9660,
+        0x4d44,
+        0x2011_bab0,
+    ];
+
+    fn device(stat: &Statx) -> u64 {
+        // No device is numbered zero.
+        makedev(stat.stx_dev_major, stat.stx_dev_minor)
+    }
+
+    fn has(&self, stat: &Statx) -> bool {
+        let device = Self::device(stat);
+        self.0.iter().any(|known| known.load(Relaxed) == device)
+    }
+
+    /// There is room for eight; who has more pays a trip to the blocking pool for each file of the others.
+    fn learn(&self, file: &OwnedFd, stat: &Statx) {
+        let local = fstatfs(file).is_ok_and(|system| Self::KINDS.contains(&(system.f_type as u32)));
+        if !local || self.has(stat) {
+            return;
+        }
+        let device = Self::device(stat);
+        let _ = self.0.iter().find(|room| room.compare_exchange(0, device, Relaxed, Relaxed).is_ok());
+    }
+}
+
+fn kind(stat: &Statx) -> FileType {
+    FileType::from_raw_mode(stat.stx_mode.into())
+}
+
+fn measure(file: &OwnedFd, speed: Speed) -> Result<Statx, Errno> {
+    let sync = match speed {
+        Speed::Cached => AtFlags::STATX_DONT_SYNC,
+        Speed::Any => AtFlags::empty(),
+    };
+    statx(file, "", AtFlags::EMPTY_PATH | sync, StatxFlags::BASIC_STATS)
 }
 
 fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
@@ -131,8 +290,12 @@ fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
     })
 }
 
-fn beneath(folder: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    openat2(folder, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+fn beneath(folder: impl AsFd, path: &Path, flags: OFlags, speed: Speed) -> Result<OwnedFd, Errno> {
+    let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    if speed == Speed::Cached {
+        resolve |= ResolveFlags::CACHED;
+    }
+    openat2(folder, path, flags, Mode::empty(), resolve)
 }
 
 /// What `openat2` does, by hand: every step names one entry of a folder that is held open, links are
@@ -167,10 +330,10 @@ fn walk(folder: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, E
             _ => return openat(here, &*segment, flags | OFlags::NOFOLLOW, Mode::empty()),
         }
     }
-    // A folder: to name it is all that is ever asked of it.
     match behind.pop() {
-        Some(last) => Ok(last),
-        None => openat(folder, ".", NAME, Mode::empty()),
+        Some(last) if flags.contains(OFlags::PATH) => Ok(last),
+        // To name a folder and to list it are all that is ever asked of it.
+        last => openat(last.as_ref().map_or(folder, AsFd::as_fd), ".", flags, Mode::empty()),
     }
 }
 
@@ -260,6 +423,9 @@ mod tests {
     #[test]
     fn this_kernel_resolves_by_itself() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Root::open(&[folder.path().to_path_buf()]).unwrap().resolver, Resolver::Kernel);
+        let root = Root::open(&[folder.path().to_path_buf()]).unwrap();
+        assert_eq!(root.resolver, Resolver::Kernel { cached: true });
+        // Nothing under test would be answered on a worker otherwise.
+        assert_ne!(root.local.0[0].load(Relaxed), 0);
     }
 }

@@ -7,18 +7,22 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG};
+use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED};
 use http_body::Body;
 use http_body_util::BodyExt;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mkfifoat, mknodat};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
+use super::opened::PIECE;
 use super::root::Resolver;
 use super::*;
 
 /// Longer than anything takes; what hangs fails.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+const RESOLVERS: [Resolver; 3] =
+    [Resolver::Kernel { cached: true }, Resolver::Kernel { cached: false }, Resolver::Walk];
 
 const TEN: &str = "0123456789";
 
@@ -45,11 +49,11 @@ impl Site {
         self
     }
 
-    fn path(&self, path: &str) -> std::path::PathBuf {
+    fn path(&self, path: &str) -> PathBuf {
         self.site.path().join(path)
     }
 
-    fn outside(&self, path: &str) -> std::path::PathBuf {
+    fn outside(&self, path: &str) -> PathBuf {
         self.outside.path().join(path)
     }
 
@@ -58,17 +62,25 @@ impl Site {
         self
     }
 
-    fn files(&self) -> Files {
-        Files::new(Root::open(&[self.site.path().to_path_buf()]).unwrap())
+    fn files(&self) -> Served {
+        self.said(|files| files)
     }
 
-    /// Both ways to resolve.
-    fn both(&self) -> [(Resolver, Files); 2] {
-        [Resolver::Kernel, Resolver::Walk].map(|resolver| {
-            (
-                resolver,
-                Files::new(Root::open(&[self.site.path().to_path_buf()]).unwrap().resolved_by(resolver)),
-            )
+    /// With this said of them.
+    fn said(&self, said: impl Fn(Files) -> Files) -> Served {
+        Served::open(said(Files::folder("site")), |_| vec![self.site.path().to_path_buf()]).unwrap()
+    }
+
+    /// None of them in memory.
+    fn never_kept(&self) -> Served {
+        self.said(|files| files.memory(0))
+    }
+
+    /// All ways to resolve.
+    fn both(&self) -> [(Resolver, Served); 3] {
+        RESOLVERS.map(|resolver| {
+            let root = Root::open(&[self.site.path().to_path_buf()]).unwrap().resolved_by(resolver);
+            (resolver, Served::of(root, Files::folder("site")).unwrap())
         })
     }
 }
@@ -87,13 +99,13 @@ impl Answered {
     }
 }
 
-async fn send(files: &Files, method: &str, uri: &str, headers: &[(&str, &str)]) -> Answered {
+async fn send(files: &Served, method: &str, uri: &str, headers: &[(&str, &str)]) -> Answered {
     let mut request = Request::builder().method(method).uri(uri);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
     let answered = async {
-        let Ok(response) = files.clone().call(request.body(()).unwrap()).await;
+        let response = files.clone().ask(request.body(()).unwrap().into_parts().0).await.unwrap();
         let (head, body) = response.into_parts();
         let said = body.size_hint().exact();
         let body = body.collect().await.unwrap().to_bytes();
@@ -107,7 +119,7 @@ async fn send(files: &Files, method: &str, uri: &str, headers: &[(&str, &str)]) 
     tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| panic!("{method} {uri} hangs"))
 }
 
-async fn get(files: &Files, uri: &str) -> Answered {
+async fn get(files: &Served, uri: &str) -> Answered {
     send(files, "GET", uri, &[]).await
 }
 
@@ -340,8 +352,9 @@ async fn parts_are_served_only_of_the_same_file() {
     check(&[("range", "items=0-1")], 200, TEN, "").await;
     check(&[("range", "nonsense")], 200, TEN, "").await;
     check(&[("range", "bytes=4-2")], 200, TEN, "").await;
-    check(&[("range", "bytes=0-0,2-3")], 200, TEN, "").await;
+    check(&[("range", "bytes=0-0,2-3")], 206, "0123", "bytes 0-3/10").await;
     check(&[("range", "bytes=0-0"), ("range", "bytes=2-3")], 200, TEN, "").await;
+    check(&[("range", "bytes=0-4,5-9")], 200, TEN, "").await;
     check(&[("range", &format!("bytes={}", ["0-0"; 5000].join(",")))], 200, TEN, "").await;
 
     check(&[("range", "bytes=2-4"), ("if-range", &tag)], 206, "234", "bytes 2-4/10").await;
@@ -372,20 +385,23 @@ async fn a_stale_part_is_the_whole_new_file() {
 #[tokio::test]
 async fn dates_are_never_in_the_future() {
     let site = Site::new().file("a.txt", TEN);
-    let files = site.files();
-    let check = async |modified: SystemTime, dated: bool, tagged: bool| {
+    let check = async |modified: SystemTime, dated: bool, timed: bool| {
         fs::File::options().write(true).open(site.path("a.txt")).unwrap().set_modified(modified).unwrap();
-        let answered = get(&files, "/a.txt").await;
-        assert_eq!(answered.status, 200, "{modified:?}");
-        assert_eq!(answered.headers.contains_key(LAST_MODIFIED), dated, "{modified:?}: {answered:?}");
-        assert_eq!(answered.headers.contains_key(ETAG), tagged, "{modified:?}: {answered:?}");
-        // Nothing is promised about a file without a tag, and everything about one with.
-        let tag = answered.header(ETAG);
-        let part = send(&files, "GET", "/a.txt", &[("range", "bytes=0-1"), ("if-range", tag)]).await;
-        assert_eq!(part.status, if tagged { 206 } else { 200 }, "{modified:?}");
-        let same = send(&files, "GET", "/a.txt", &[("if-none-match", tag)]).await;
-        assert_eq!(same.status, if tagged { 304 } else { 200 }, "{modified:?}");
-        assert_eq!(same.headers.contains_key(LAST_MODIFIED), dated, "{modified:?}");
+        // Contents have a tag, whenever they were changed.
+        for (files, tagged) in [(site.files(), true), (site.never_kept(), timed)] {
+            let answered = get(&files, "/a.txt").await;
+            assert_eq!(answered.status, 200, "{modified:?}");
+            assert_eq!(answered.headers.contains_key(LAST_MODIFIED), dated, "{modified:?}: {answered:?}");
+            assert_eq!(answered.headers.contains_key(ETAG), tagged, "{modified:?}: {answered:?}");
+            // Nothing is promised about a file without a tag.
+            let tag = answered.header(ETAG);
+            let same = send(&files, "GET", "/a.txt", &[("if-none-match", tag)]).await;
+            assert_eq!(same.status, if tagged { 304 } else { 200 }, "{modified:?}");
+            assert_eq!(same.headers.contains_key(LAST_MODIFIED), dated, "{modified:?}");
+            // A weak one is no promise about parts.
+            let part = send(&files, "GET", "/a.txt", &[("range", "bytes=0-1"), ("if-range", tag)]).await;
+            assert_eq!(part.status, if tag.starts_with('"') { 206 } else { 200 }, "{modified:?}");
+        }
     };
     let epoch = SystemTime::UNIX_EPOCH;
     check(SystemTime::now() - Duration::from_secs(60), true, true).await;
@@ -559,8 +575,9 @@ async fn earlier_folders_lie_over_later_ones() {
         .file("closed.txt", "under")
         .file("broken.txt", "under");
     let folders = [over.site.path().to_path_buf(), under.site.path().to_path_buf()];
-    for resolver in [Resolver::Kernel, Resolver::Walk] {
-        let files = Files::new(Root::open(&folders).unwrap().resolved_by(resolver));
+    for resolver in RESOLVERS {
+        let root = Root::open(&folders).unwrap().resolved_by(resolver);
+        let files = Served::of(root, Files::folder("site")).unwrap();
         let check = async |uri: &str, status: u16, body: &str| {
             let answered = get(&files, uri).await;
             assert_eq!(answered.status, status, "{uri} by {resolver:?}");
@@ -587,22 +604,23 @@ async fn earlier_folders_lie_over_later_ones() {
 #[tokio::test]
 async fn a_renamed_root_is_still_the_one_opened() {
     let site = Site::new().file("static/a.txt", "a");
-    let files = Files::new(Root::open(&[site.path("static")]).unwrap());
+    let files =
+        Served::open(Files::folder("static"), |folder| vec![site.path(folder.to_str().unwrap())]).unwrap();
     fs::rename(site.path("static"), site.path("moved")).unwrap();
     assert_eq!(get(&files, "/a.txt").await.body, "a");
 }
 
 /// Enough for many chunks.
 fn large(fill: u8) -> Vec<u8> {
-    vec![fill; 10 * CHUNK + 17]
+    vec![fill; 10 * PIECE + 17]
 }
 
 /// The response to a GET with its first chunk read.
-async fn begin(files: &Files, uri: &str) -> (Vec<u8>, FilesBody) {
-    let Ok(response) = files.clone().call(Request::get(uri).body(()).unwrap()).await;
+async fn begin(files: &Served, uri: &str) -> (Vec<u8>, FilesBody) {
+    let response = files.clone().ask(Request::get(uri).body(()).unwrap().into_parts().0).await.unwrap();
     let mut body = response.into_body();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
-    assert!(first.len() >= CHUNK && !body.is_end_stream());
+    assert!(first.len() == PIECE && !body.is_end_stream());
     (first.to_vec(), body)
 }
 
@@ -611,20 +629,20 @@ async fn chunks_are_chunks() {
     let site = Site::new().file("a.bin", "");
     let contents: Vec<u8> = (0..large(0).len()).map(|at| (at % 251) as u8).collect();
     fs::write(site.path("a.bin"), &contents).unwrap();
-    let files = site.files();
+    let files = site.never_kept();
     let (mut read, mut body) = begin(&files, "/a.bin").await;
     while let Some(frame) = body.frame().await {
         let chunk = frame.unwrap().into_data().unwrap();
-        assert!(chunk.len() <= CHUNK);
+        assert!(chunk.len() <= PIECE);
         read.extend_from_slice(&chunk);
     }
     assert!(read == contents);
     assert!(body.is_end_stream());
 
-    let (from, to) = (CHUNK - 3, 3 * CHUNK + 5);
+    let (from, to) = (PIECE - 3, 3 * PIECE + 5);
     let request =
         Request::get("/a.bin").header("range", format!("bytes={from}-{}", to - 1)).body(()).unwrap();
-    let Ok(response) = files.clone().call(request).await;
+    let response = files.clone().ask(request.into_parts().0).await.unwrap();
     assert!(response.into_body().collect().await.unwrap().to_bytes() == contents[from..to]);
 }
 
@@ -632,7 +650,7 @@ async fn chunks_are_chunks() {
 async fn a_replaced_file_is_old_or_new() {
     let site = Site::new();
     fs::write(site.path("a.bin"), large(b'o')).unwrap();
-    let files = site.files();
+    let files = site.never_kept();
     let (mut read, body) = begin(&files, "/a.bin").await;
     fs::write(site.path("b.bin"), large(b'n')).unwrap();
     fs::rename(site.path("b.bin"), site.path("a.bin")).unwrap();
@@ -645,7 +663,7 @@ async fn a_replaced_file_is_old_or_new() {
 async fn a_removed_file_is_read_to_its_end() {
     let site = Site::new();
     fs::write(site.path("a.bin"), large(b'o')).unwrap();
-    let files = site.files();
+    let files = site.never_kept();
     let (mut read, body) = begin(&files, "/a.bin").await;
     fs::remove_file(site.path("a.bin")).unwrap();
     read.extend_from_slice(&body.collect().await.unwrap().to_bytes());
@@ -657,7 +675,7 @@ async fn a_removed_file_is_read_to_its_end() {
 async fn a_grown_file_is_as_long_as_was_said() {
     let site = Site::new();
     fs::write(site.path("a.bin"), large(b'o')).unwrap();
-    let (mut read, body) = begin(&site.files(), "/a.bin").await;
+    let (mut read, body) = begin(&site.never_kept(), "/a.bin").await;
     let file = fs::File::options().write(true).open(site.path("a.bin")).unwrap();
     file.write_all_at(&large(b'n'), large(b'o').len() as u64).unwrap();
     read.extend_from_slice(&body.collect().await.unwrap().to_bytes());
@@ -668,8 +686,8 @@ async fn a_grown_file_is_as_long_as_was_said() {
 async fn a_truncated_file_ends_with_an_error() {
     let site = Site::new();
     fs::write(site.path("a.bin"), large(b'o')).unwrap();
-    let (_, mut body) = begin(&site.files(), "/a.bin").await;
-    fs::File::options().write(true).open(site.path("a.bin")).unwrap().set_len(CHUNK as u64 + 5).unwrap();
+    let (_, mut body) = begin(&site.never_kept(), "/a.bin").await;
+    fs::File::options().write(true).open(site.path("a.bin")).unwrap().set_len(PIECE as u64 + 5).unwrap();
     let error = loop {
         match body.frame().await.expect("an error before the end") {
             Ok(_) => {}

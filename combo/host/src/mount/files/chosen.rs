@@ -1,0 +1,344 @@
+//! Takes a file that was found, gives the representation of it that suits the client best: as it is, as somebody
+//! compressed it beforehand (`a.css.br` beside `a.css`), or compressed here, once, and kept with the file.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what may change unseen depends on how long ago it has changed"
+)]
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{
+    accept::{Coding, Codings},
+    caching::Rules,
+    coded::{SMALLEST, coded},
+    dates, media,
+    memory::{Kept, Memory},
+    opened::{Opened, Speed, Stamp},
+    root::{Found, Root},
+};
+
+/// Up to so many bytes are read on a worker if the kernel has them: that takes less than a trip to the pool.
+const AT_ONCE: u64 = 256 << 10;
+
+/// How often a file that changes while it is read is read again.
+const TRIES: usize = 3;
+
+/// What there is to send, and what is said of it.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) contents: Contents,
+    pub(super) len: u64,
+    /// `Content-Length` of all of it.
+    pub(super) length: HeaderValue,
+    pub(super) tag: Option<HeaderValue>,
+    pub(super) modified: Option<SystemTime>,
+    /// The same as it is sent.
+    pub(super) dated: Option<HeaderValue>,
+    pub(super) media: HeaderValue,
+    pub(super) coding: Option<Coding>,
+    /// What of a request decides which representation it is.
+    pub(super) vary: Option<HeaderValue>,
+    pub(super) caching: HeaderValue,
+}
+
+#[derive(Debug)]
+pub(super) enum Contents {
+    Memory(Bytes),
+    Disk(Opened),
+}
+
+/// What a file is served from and with.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    pub(super) root: Root,
+    pub(super) memory: Memory,
+    pub(super) rules: Rules,
+    /// Whether texts are compressed here.
+    pub(super) compresses: bool,
+    /// One at a time: nobody waits for what others have made compressed.
+    pub(super) compressing: Mutex<()>,
+}
+
+/// A file in memory, or opened.
+#[derive(Debug)]
+enum Loaded {
+    Kept(Arc<Kept>),
+    Opened(Opened),
+}
+
+/// What the path of a file says of it.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    media: HeaderValue,
+    caching: HeaderValue,
+    /// Compressed by itself, so that it has no other coding.
+    is_compressed: bool,
+    /// Worth being compressed.
+    is_compressible: bool,
+}
+
+impl Shelf {
+    /// The best representation of the file `at` a path; nothing if it is gone by now.
+    ///
+    /// # Errors
+    ///
+    /// When the world refuses; [`WouldBlock`](io::ErrorKind::WouldBlock) if it has to be asked at any speed.
+    pub(super) fn choose(
+        &self,
+        path: &str,
+        at: usize,
+        stamp: Stamp,
+        codings: Codings,
+        speed: Speed,
+    ) -> io::Result<Option<Chosen>> {
+        let kept = self.memory.find(path, None, &stamp);
+        if codings.is_empty()
+            && let Some(kept) = kept
+        {
+            return Ok(Some(kept.chosen()));
+        }
+        let facts = kept.as_ref().map_or_else(|| self.facts(path), |kept| kept.facts.clone());
+        if !facts.is_compressed && !codings.is_empty() {
+            let made = codings.iter().next().filter(|_| self.may_compress(&facts, &stamp));
+            if let Some((coding, sibling, found, of)) = self.sibling(path, &stamp, codings, speed)?
+                && (made.is_none() || codings.is_best(coding))
+                && let Some(loaded) = self.load((path, Some(coding)), &sibling, found, of, &facts, speed)?
+            {
+                return Ok(Some(loaded.chosen(facts, Some(coding))));
+            }
+            if let Some(coding) = made
+                && let Some(kept) = self.compressed(path, at, stamp, coding, &facts, speed)?
+            {
+                return Ok(Some(kept.chosen()));
+            }
+        }
+        if let Some(kept) = kept {
+            return Ok(Some(kept.chosen()));
+        }
+        let loaded = self.load((path, None), path, at, stamp, &facts, speed)?;
+        Ok(loaded.map(|loaded| loaded.chosen(facts, None)))
+    }
+
+    fn facts(&self, path: &str) -> Facts {
+        let media = media::of(path);
+        let said = media.to_str().unwrap_or_default();
+        Facts {
+            is_compressed: media::is_compressed(said),
+            is_compressible: media::is_compressible(said),
+            caching: self.rules.value(path),
+            media,
+        }
+    }
+
+    fn may_compress(&self, facts: &Facts, stamp: &Stamp) -> bool {
+        self.compresses && facts.is_compressible && stamp.len >= SMALLEST && self.memory.takes(stamp.len)
+    }
+
+    /// The file beside it that has the same in the coding that the client likes best: its path, where it was
+    /// found, and what it is. One that is older than the original is of what that was before.
+    fn sibling(
+        &self,
+        path: &str,
+        original: &Stamp,
+        codings: Codings,
+        speed: Speed,
+    ) -> io::Result<Option<(Coding, String, usize, Stamp)>> {
+        for coding in codings.iter() {
+            let beside = format!("{path}{}", extension(coding));
+            if let Found::File(at, stamp) = self.root.find(&beside, speed)?
+                && stamp.len < original.len
+                && stamp.is_no_older(original)
+            {
+                return Ok(Some((coding, beside, at, stamp)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What was made of a file here, or is made now; nothing if others are being made.
+    fn compressed(
+        &self,
+        path: &str,
+        at: usize,
+        stamp: Stamp,
+        coding: Coding,
+        facts: &Facts,
+        speed: Speed,
+    ) -> io::Result<Option<Arc<Kept>>> {
+        if let Some(kept) = self.memory.find(path, Some(coding), &stamp) {
+            return Ok(Some(kept));
+        }
+        if speed == Speed::Cached {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let Some(Loaded::Kept(original)) = self.load((path, None), path, at, stamp, facts, speed)? else {
+            return Ok(None);
+        };
+        let Ok(_alone) = self.compressing.try_lock() else { return Ok(None) };
+        if let Some(kept) = self.memory.find(path, Some(coding), &original.stamp) {
+            return Ok(Some(kept));
+        }
+        let made = match coded(&original.contents, coding)? {
+            Some(made) => match self.memory.hold(made) {
+                Ok(contents) => Kept::new(original.stamp, contents, facts.clone(), Some(coding)),
+                Err(_) => return Ok(None),
+            },
+            // Not worth it, which is worth knowing.
+            None => Kept { coding: None, ..(*original).clone() },
+        };
+        let made = Arc::new(made);
+        if original.stamp.is_settled(SystemTime::now()) {
+            self.memory.keep(path, Some(coding), &made);
+        }
+        Ok(Some(made))
+    }
+
+    /// A file, which is kept as what `key` says: in memory if it is small, else opened.
+    fn load(
+        &self,
+        key: (&str, Option<Coding>),
+        path: &str,
+        at: usize,
+        stamp: Stamp,
+        facts: &Facts,
+        speed: Speed,
+    ) -> io::Result<Option<Loaded>> {
+        let (name, coding) = key;
+        let small = self.memory.takes(stamp.len);
+        if small && let Some(kept) = self.memory.find(name, coding, &stamp) {
+            return Ok(Some(Loaded::Kept(kept)));
+        }
+        if small && speed == Speed::Cached && stamp.len > AT_ONCE {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let Some(mut opened) = self.root.open_file(at, path, speed)? else { return Ok(None) };
+        for _ in 0..TRIES {
+            if !self.memory.takes(opened.stamp.len) || !self.memory.has_room(opened.stamp.len) {
+                break;
+            }
+            let contents = match opened.read_whole(speed) {
+                Ok(contents) => contents,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            let after = self.root.stamp(&opened, speed)?;
+            if after != opened.stamp || contents.len() as u64 != after.len {
+                // Somebody is writing into it.
+                opened.stamp = after;
+                continue;
+            }
+            let Ok(contents) = self.memory.hold(contents) else { break };
+            let kept = Arc::new(Kept::new(after, contents, facts.clone(), coding));
+            if after.is_settled(SystemTime::now()) {
+                self.memory.keep(name, coding, &kept);
+            }
+            return Ok(Some(Loaded::Kept(kept)));
+        }
+        Ok(Some(Loaded::Opened(opened)))
+    }
+}
+
+impl Loaded {
+    fn chosen(self, facts: Facts, coding: Option<Coding>) -> Chosen {
+        let opened = match self {
+            Self::Kept(kept) => return kept.chosen(),
+            Self::Opened(opened) => opened,
+        };
+        let stamp = opened.stamp;
+        Chosen {
+            len: stamp.len,
+            length: stamp.len.into(),
+            tag: timed(&stamp, SystemTime::now()),
+            modified: stamp.modified(),
+            dated: stamp.modified().and_then(date),
+            contents: Contents::Disk(opened),
+            coding,
+            vary: facts.vary(),
+            media: facts.media,
+            caching: facts.caching,
+        }
+    }
+}
+
+impl Facts {
+    fn vary(&self) -> Option<HeaderValue> {
+        (!self.is_compressed).then_some(HeaderValue::from_static("accept-encoding"))
+    }
+}
+
+impl Chosen {
+    /// Something that was made for this answer alone.
+    pub(super) fn made(contents: Bytes, media: HeaderValue, caching: HeaderValue) -> Self {
+        Self {
+            len: contents.len() as u64,
+            length: contents.len().into(),
+            tag: Some(tag(&contents)),
+            contents: Contents::Memory(contents),
+            modified: None,
+            dated: None,
+            media,
+            coding: None,
+            vary: None,
+            caching,
+        }
+    }
+}
+
+impl Kept {
+    fn new(stamp: Stamp, contents: Bytes, facts: Facts, coding: Option<Coding>) -> Self {
+        let (tag, length) = (tag(&contents), contents.len().into());
+        Self { stamp, contents, facts, coding, tag, length, dated: stamp.modified().and_then(date) }
+    }
+
+    fn chosen(&self) -> Chosen {
+        Chosen {
+            contents: Contents::Memory(self.contents.clone()),
+            len: self.contents.len() as u64,
+            length: self.length.clone(),
+            tag: Some(self.tag.clone()),
+            modified: self.stamp.modified(),
+            dated: self.dated.clone(),
+            media: self.facts.media.clone(),
+            coding: self.coding,
+            vary: self.facts.vary(),
+            caching: self.facts.caching.clone(),
+        }
+    }
+}
+
+/// What a sibling is called behind the name of its original.
+fn extension(coding: Coding) -> &'static str {
+    match coding {
+        Coding::Brotli => ".br",
+        Coding::Zstd => ".zst",
+        Coding::Gzip => ".gz",
+    }
+}
+
+/// The same for the same contents, wherever and whenever they are served.
+fn tag(contents: &[u8]) -> HeaderValue {
+    said(format!("\"{:032x}\"", xxh3_128(contents)))
+}
+
+/// Of a file too large to be read for its tag: by its time and length. A weak one, if it may have changed since and
+/// still have both (RFC 9110, 8.8.1).
+fn timed(stamp: &Stamp, now: SystemTime) -> Option<HeaderValue> {
+    let weak = if stamp.is_settled(now) { "" } else { "W/" };
+    Some(said(format!("{weak}\"{:x}-{:x}\"", stamp.nanoseconds()?, stamp.len)))
+}
+
+fn date(instant: SystemTime) -> Option<HeaderValue> {
+    dates::written(instant).map(said)
+}
+
+fn said(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("digits, letters and quotes are visible ASCII")
+}

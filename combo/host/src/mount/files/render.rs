@@ -1,0 +1,163 @@
+//! A representation and what a request asks of it -> the response: preconditions, then ranges (RFC 9110, 13.2.2). No
+//! file is read here.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::SystemTime,
+};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{
+        ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+        LAST_MODIFIED, RANGE, VARY,
+    },
+    request::Parts,
+};
+
+use super::{
+    FilesBody,
+    chosen::{Chosen, Contents},
+    conditions::{Validators, Verdict, judge, range_holds},
+    parts::Envelope,
+    range::{Asked, Part, asked},
+};
+
+/// The answer to a GET or HEAD.
+pub(super) fn render(request: &Parts, chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
+    let current = Validators { tag: chosen.tag.as_ref(), modified: chosen.modified };
+    match judge(&request.headers, &current, now) {
+        Verdict::Failed => bare(StatusCode::PRECONDITION_FAILED, chosen, now),
+        Verdict::NotModified => bare(StatusCode::NOT_MODIFIED, chosen, now),
+        Verdict::Proceed => {
+            let range = match request.headers.get(RANGE) {
+                // `Range` is defined for GET alone (RFC 9110, 14.2).
+                Some(_) if request.method == Method::GET && range_holds(&request.headers, &current, now) => {
+                    joined(&request.headers, &RANGE).map_or(Asked::Whole, |range| asked(&range, chosen.len))
+                }
+                _ => Asked::Whole,
+            };
+            match range {
+                Asked::Whole => whole(StatusCode::OK, chosen, now),
+                Asked::Unsatisfiable => {
+                    let len = chosen.len;
+                    let mut response = bare(StatusCode::RANGE_NOT_SATISFIABLE, chosen, now);
+                    set(&mut response, CONTENT_RANGE, said(format!("bytes */{len}")));
+                    set(&mut response, CONTENT_LENGTH, HeaderValue::from_static("0"));
+                    response
+                }
+                Asked::One(part) => one(chosen, part, now),
+                Asked::Several(parts) => several(chosen, &parts, now),
+            }
+        }
+    }
+}
+
+/// All of it, with a status, whatever was asked.
+pub(super) fn whole(status: StatusCode, chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
+    let (media, length, len) = (chosen.media.clone(), chosen.length.clone(), chosen.len);
+    let (mut response, contents) = with_head(status, chosen, now);
+    set(&mut response, CONTENT_TYPE, media);
+    set(&mut response, CONTENT_LENGTH, length);
+    if status == StatusCode::OK {
+        set(&mut response, ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+    *response.body_mut() = part_of(FilesBody::empty(), &contents, 0, len);
+    response
+}
+
+fn one(chosen: Chosen, part: Part, now: SystemTime) -> Response<FilesBody> {
+    let (media, len) = (chosen.media.clone(), chosen.len);
+    let (mut response, contents) = with_head(StatusCode::PARTIAL_CONTENT, chosen, now);
+    set(&mut response, CONTENT_TYPE, media);
+    set(&mut response, CONTENT_LENGTH, part.len().into());
+    set(&mut response, CONTENT_RANGE, said(format!("bytes {}-{}/{len}", part.first, part.last)));
+    set(&mut response, ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    *response.body_mut() = part_of(FilesBody::empty(), &contents, part.first, part.len());
+    response
+}
+
+fn several(chosen: Chosen, parts: &[Part], now: SystemTime) -> Response<FilesBody> {
+    let envelope = Envelope::new(boundary(), chosen.media.clone(), chosen.len);
+    if envelope.length(parts) >= chosen.len {
+        return whole(StatusCode::OK, chosen, now);
+    }
+    let (mut response, contents) = with_head(StatusCode::PARTIAL_CONTENT, chosen, now);
+    let mut body = FilesBody::empty();
+    for (at, part) in parts.iter().enumerate() {
+        body = part_of(body.and(envelope.head(*part, at == 0)), &contents, part.first, part.len());
+    }
+    set(&mut response, CONTENT_TYPE, envelope.media());
+    set(&mut response, CONTENT_LENGTH, envelope.length(parts).into());
+    set(&mut response, ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    *response.body_mut() = body.and(envelope.end());
+    response
+}
+
+/// What is said of a representation without sending any of it.
+fn bare(status: StatusCode, chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
+    with_head(status, chosen, now).0
+}
+
+/// What is said of a representation, whatever is sent of it.
+fn with_head(status: StatusCode, chosen: Chosen, now: SystemTime) -> (Response<FilesBody>, Contents) {
+    let Chosen { contents, tag, modified, dated, coding, vary, caching, .. } = chosen;
+    let mut response = Response::new(FilesBody::empty());
+    *response.status_mut() = status;
+    *response.headers_mut() = HeaderMap::with_capacity(12);
+    set(&mut response, CACHE_CONTROL, caching);
+    if let Some(tag) = tag {
+        set(&mut response, ETAG, tag);
+    }
+    // RFC 9110, 8.8.2.1: never later than now. The entity tag stays as it is.
+    if let Some(dated) = dated
+        && modified.is_some_and(|modified| modified <= now)
+    {
+        set(&mut response, LAST_MODIFIED, dated);
+    }
+    if let Some(coding) = coding
+        && status != StatusCode::NOT_MODIFIED
+        && status != StatusCode::RANGE_NOT_SATISFIABLE
+        && status != StatusCode::PRECONDITION_FAILED
+    {
+        set(&mut response, CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    }
+    if let Some(vary) = vary {
+        set(&mut response, VARY, vary);
+    }
+    (response, contents)
+}
+
+fn part_of(body: FilesBody, contents: &Contents, at: u64, len: u64) -> FilesBody {
+    match contents {
+        Contents::Memory(bytes) => {
+            let (first, end) = (index(at, bytes.len()), index(at + len, bytes.len()));
+            body.and(bytes.slice(first..end))
+        }
+        Contents::Disk(opened) => body.and_file(opened.clone(), at, len),
+    }
+}
+
+/// Nobody who writes into files knows it beforehand, so none has it in it.
+fn boundary() -> String {
+    let random = RandomState::new();
+    format!("{:016x}{:016x}", random.hash_one(0), random.hash_one(1))
+}
+
+fn index(at: u64, len: usize) -> usize {
+    usize::try_from(at).unwrap_or(len).min(len)
+}
+
+fn set(response: &mut Response<FilesBody>, name: HeaderName, value: HeaderValue) {
+    let _ = response.headers_mut().insert(name, value);
+}
+
+fn said(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("digits and a few words are visible ASCII")
+}
+
+/// All lines of a header as one list (RFC 9110, 5.3).
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let lines: Result<Vec<_>, _> = headers.get_all(name).iter().map(HeaderValue::to_str).collect();
+    Some(lines.ok()?.join(", "))
+}
