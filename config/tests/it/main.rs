@@ -58,6 +58,9 @@ mod prefix;
 mod proxies;
 /// Services of other frameworks, as the examples mount them.
 mod services;
+/// A disk that does not answer.
+#[cfg(feature = "outside")]
+mod stalled;
 /// Starting, or not; endpoints; the command line.
 mod start;
 /// Stopping, by signals and by command.
