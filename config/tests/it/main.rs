@@ -56,8 +56,14 @@ mod panics;
 mod prefix;
 /// What proxies say of others, and whom they are believed.
 mod proxies;
+/// What a lint of HTTP says of files.
+#[cfg(feature = "outside")]
+mod redbot;
 /// Services of other frameworks, as the examples mount them.
 mod services;
+/// A disk that does not answer.
+#[cfg(feature = "outside")]
+mod stalled;
 /// Starting, or not; endpoints; the command line.
 mod start;
 /// Stopping, by signals and by command.

@@ -1,0 +1,15 @@
+//! The deployment with one more folder, which the environment names: on a disk of a test that does not answer
+//! while the test does not want it to. It gives what is in flight two seconds to end.
+
+use std::process::ExitCode;
+
+use combo::{Deployment, mount, secs};
+
+fn deployment() -> Deployment {
+    let folder = std::env::var("STALLED").expect("the test says which folder");
+    frankenstein::deployment().mount("/stalled", mount::files(folder)).drain(secs(2))
+}
+
+fn main() -> ExitCode {
+    combo::main(deployment)
+}
