@@ -97,7 +97,7 @@ nginx_before_alone() {
 # As a careful operator has it: connections to the apps are kept and nothing is logged. Connections
 # are not closed after so many requests either, so that none is lost to opening new ones.
 nginx_conf() {
-    local framework kind
+    local framework
     cat <<END
 daemon off;
 pid nginx.pid;
@@ -107,9 +107,7 @@ http {
     access_log off;
     keepalive_requests 100000000;
 END
-    for kind in client_body proxy fastcgi uwsgi scgi; do
-        echo "  ${kind}_temp_path $kind;"
-    done
+    nginx_temp_paths
     for framework in "${FRAMEWORKS[@]}"; do
         cat <<END
     upstream $framework {
@@ -135,6 +133,14 @@ END
     done
     echo '  }'
     echo '}'
+}
+
+# So that nothing is written outside the folder of its configuration.
+nginx_temp_paths() {
+    local kind
+    for kind in client_body proxy fastcgi uwsgi scgi; do
+        echo "    ${kind}_temp_path $kind;"
+    done
 }
 
 # A request to a mount among many.

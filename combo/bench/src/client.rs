@@ -59,12 +59,31 @@ fn ready(connection: TcpStream) -> io::Result<TcpStream> {
 ///
 /// If there is another answer or none.
 pub fn ask(connection: &mut TcpStream, path: &str) -> io::Result<()> {
-    connection.write_all(format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").as_bytes())?;
+    request(connection, path)?;
     let answer = read_until(connection, |answer| {
-        let head = answer.windows(4).position(|end| end == b"\r\n\r\n");
-        head.is_some_and(|head| answer.ends_with(b"\n") && answer.len() > head + 4)
+        head_of(answer).is_some_and(|head| answer.ends_with(b"\n") && answer.len() > head + 4)
     })?;
     expect(&answer, "200")
+}
+
+/// Asks once and takes the head of the answer, which is 200, and no more of the body than comes with it.
+///
+/// # Errors
+///
+/// If there is another answer or none.
+pub fn begin(connection: &mut TcpStream, path: &str) -> io::Result<()> {
+    request(connection, path)?;
+    let answer = read_until(connection, |answer| head_of(answer).is_some())?;
+    expect(&answer, "200")
+}
+
+fn request(connection: &mut TcpStream, path: &str) -> io::Result<()> {
+    connection.write_all(format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").as_bytes())
+}
+
+/// Where the empty line after the head is, less its own line's end.
+fn head_of(answer: &[u8]) -> Option<usize> {
+    answer.windows(4).position(|end| end == b"\r\n\r\n")
 }
 
 /// Asks for as long as said, one request after another over one connection with 1 ms between them, and
