@@ -39,6 +39,11 @@ use http::{
 pub use self::actix::actix;
 #[cfg(feature = "axum")]
 pub use self::axum::axum;
+#[cfg(feature = "files")]
+#[doc(hidden)]
+pub use self::files::Asset;
+#[cfg(feature = "files")]
+pub use self::files::Embedded;
 use self::{allowance::Allowance, layer::Wrap, own_threads::SendApp};
 pub use self::{
     layer::Inner,

@@ -10,6 +10,8 @@
 //! whole file in memory.
 
 mod body;
+#[cfg_attr(not(test), expect(dead_code, reason = "no target is made of it yet"))]
+mod embedded;
 mod media;
 mod opened;
 pub(crate) mod path;
@@ -36,6 +38,7 @@ use tower_http::services::ServeDir;
 use tower_service::Service;
 
 pub(crate) use self::body::FilesBody;
+pub use self::embedded::{Asset, Embedded};
 pub(crate) use self::root::Root;
 
 use self::opened::Opened;
