@@ -40,7 +40,10 @@ pub use self::actix::actix;
 #[cfg(feature = "axum")]
 pub use self::axum::axum;
 #[cfg(feature = "files")]
-pub use self::files::Files;
+#[doc(hidden)]
+pub use self::files::Asset;
+#[cfg(feature = "files")]
+pub use self::files::{Embedded, Files};
 use self::{allowance::Allowance, layer::Wrap, own_threads::SendApp};
 pub use self::{
     layer::Inner,
@@ -469,6 +472,12 @@ where
 pub fn files(files: impl Into<Files>) -> Target {
     let files = files.into();
     Target::new(files.to_string(), Source::Files(files))
+}
+
+/// Files that were compiled into the binary; the same as [`files`](files()) of [`Files::embedded`].
+#[cfg(feature = "files")]
+pub fn embedded(embedded: Embedded) -> Target {
+    files(embedded)
 }
 
 /// Somewhere else: a path (`/new`) or an `http://` or `https://` URL. The rest of the path and the

@@ -19,10 +19,12 @@ use super::{
     accept::{Coding, Codings},
     caching::Rules,
     coded::{SMALLEST, coded},
-    dates, media,
+    dates,
+    embedded::Asset,
+    media,
     memory::{Kept, Memory},
     opened::{Opened, Speed, Stamp},
-    root::{Found, Root},
+    root::{Found, InBinary, Root},
 };
 
 /// Up to so many bytes are read on a worker if the kernel has them: that takes less than a trip to the pool.
@@ -125,6 +127,23 @@ impl Shelf {
         }
         let loaded = self.load((path, None), path, at, stamp, &facts, speed)?;
         Ok(loaded.map(|loaded| loaded.chosen(facts, None)))
+    }
+
+    /// The best representation of a file in the binary.
+    pub(super) fn embedded(&self, path: &str, found: &InBinary<'_>, codings: Codings) -> Chosen {
+        let Asset { contents, brotli, zstd, gzip, .. } = *found.asset;
+        let coded = |coding| match coding {
+            Coding::Brotli => brotli,
+            Coding::Zstd => zstd,
+            Coding::Gzip => gzip,
+        };
+        let best = codings.iter().find_map(|coding| Some((Some(coding), coded(coding)?)));
+        let (coding, contents) = best.unwrap_or((None, contents));
+        let kept = &found.kept[coding.map_or(0, |coding| 1 + coding as usize)];
+        let kept = kept.get_or_init(|| {
+            Arc::new(Kept::new(Stamp::BINARY, Bytes::from_static(contents), self.facts(path), coding))
+        });
+        kept.chosen()
     }
 
     fn facts(&self, path: &str) -> Facts {

@@ -15,6 +15,7 @@ mod chosen;
 mod coded;
 mod conditions;
 mod dates;
+mod embedded;
 mod listing;
 mod media;
 mod memory;
@@ -48,7 +49,6 @@ use http::{
 };
 use http_body_util::BodyExt;
 
-pub use self::said::Files;
 use self::{
     accept::Codings,
     body::FilesBody,
@@ -59,6 +59,10 @@ use self::{
     path::Place,
     root::{Found, Root},
     said::Layer,
+};
+pub use self::{
+    embedded::{Asset, Embedded},
+    said::Files,
 };
 use super::{
     Answered, Answering, App, Arrival, Builder, Recipe, X_FORWARDED_PREFIX,
@@ -90,8 +94,14 @@ impl Served {
     ///
     /// When a folder cannot be opened.
     pub(super) fn open(said: Files, resolve: impl Fn(&Path) -> Vec<PathBuf>) -> Result<Self, BoxError> {
-        let folders: Vec<_> = said.layers.iter().flat_map(|Layer::Folder(folder)| resolve(folder)).collect();
-        Ok(Self::of(Root::open(&folders)?, said)?)
+        let layers = said.layers.iter().flat_map(|layer| match layer {
+            Layer::Folder(folder) => resolve(folder).into_iter().map(Layer::Folder).collect(),
+            Layer::Embedded(embedded) => match embedded.folder() {
+                Some(folder) => vec![Layer::Folder(folder.to_owned())],
+                None => vec![layer.clone()],
+            },
+        });
+        Ok(Self::of(Root::open(layers)?, said)?)
     }
 
     fn of(root: Root, said: Files) -> Result<Self, String> {
@@ -305,6 +315,7 @@ impl Site {
                 let chosen = self.shelf.choose(path, at, stamp, Codings::of(headers), speed)?;
                 chosen.map_or(Behind::Nothing, Behind::File)
             }
+            Found::Asset(asset) => Behind::File(self.shelf.embedded(path, &asset, Codings::of(headers))),
             Found::Folder(_) => Behind::Elsewhere,
             Found::Nothing => Behind::Nothing,
             Found::Forbidden => Behind::Forbidden,

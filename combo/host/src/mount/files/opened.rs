@@ -54,6 +54,10 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
+    /// Of what is in the binary, which never changes and has no date.
+    pub(super) const BINARY: Self =
+        Self { device: (0, 0), inode: 0, len: 0, modified: (-1, 0), changed: (-1, 0) };
+
     pub(super) fn of(stat: &Statx) -> Self {
         Self {
             device: (stat.stx_dev_major, stat.stx_dev_minor),

@@ -10,9 +10,9 @@ use std::{
     collections::HashSet,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -26,8 +26,11 @@ use rustix::{
 };
 
 use super::{
+    embedded::{self, Asset, Embedded},
     listing::Entry,
+    memory::Kept,
     opened::{Opened, Speed, Stamp},
+    said::Layer,
 };
 
 /// Names a file without opening it: enough to see what it is, even of a FIFO or a device.
@@ -42,11 +45,33 @@ const LINKS: usize = 40;
 /// Folders opened at start, searched in order: an earlier one lies over the later ones.
 ///
 /// What is served is what was opened: a folder renamed away later is still the one served.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Root {
-    folders: Arc<[OwnedFd]>,
+    places: Vec<Place>,
     resolver: Resolver,
-    local: Arc<Local>,
+    local: Local,
+}
+
+#[derive(Debug)]
+enum Place {
+    Disk(OwnedFd),
+    Binary(Binary),
+}
+
+/// What is in the binary, and what was made of it for answers, when it was first asked for: as it is and in each coding.
+#[derive(Debug)]
+struct Binary {
+    embedded: Embedded,
+    kept: Vec<Shelved>,
+}
+
+pub(super) type Shelved = [OnceLock<Arc<Kept>>; 4];
+
+/// A file in the binary.
+#[derive(Debug)]
+pub(super) struct InBinary<'a> {
+    pub(super) asset: &'static Asset,
+    pub(super) kept: &'a Shelved,
 }
 
 /// Who keeps a path inside its folder.
@@ -61,9 +86,10 @@ pub(super) enum Resolver {
 
 /// What is at a path.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Found<'a> {
     /// A regular file: in which of the folders, and what it is.
     File(usize, Stamp),
+    Asset(InBinary<'a>),
     Folder(Stamp),
     /// Nothing, or nothing that may be served.
     Nothing,
@@ -71,28 +97,49 @@ pub(super) enum Found {
 }
 
 impl Root {
-    /// Opens all of `folders`.
+    /// Opens all of them.
     ///
     /// # Errors
     ///
-    /// When one of them does not exist or is not a directory, or when there is none.
-    pub(crate) fn open(folders: &[PathBuf]) -> io::Result<Self> {
-        let folders = folders.iter().map(|folder| open_folder(folder)).collect::<io::Result<Arc<[_]>>>()?;
-        let Some(first) = folders.first() else {
+    /// When a folder does not exist or is not a directory, or when there is none.
+    pub(super) fn open(layers: impl IntoIterator<Item = Layer>) -> io::Result<Self> {
+        let place = |layer| {
+            Ok(match layer {
+                Layer::Folder(folder) => Place::Disk(open_folder(&folder)?),
+                Layer::Embedded(embedded) => {
+                    let kept = (0..embedded.len()).map(|_| Shelved::default()).collect();
+                    Place::Binary(Binary { embedded, kept })
+                }
+            })
+        };
+        let places = layers.into_iter().map(place).collect::<io::Result<Vec<_>>>()?;
+        if places.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no folder to serve"));
-        };
-        // Kernels before 5.6 do not know the call, and some sandboxes do not permit it.
-        let resolver = match beneath(first, Path::new("."), NAME, Speed::Any) {
-            Ok(_) => Resolver::Kernel {
-                cached: !matches!(beneath(first, Path::new("."), NAME, Speed::Cached), Err(Errno::INVAL)),
-            },
-            Err(_) => Resolver::Walk,
-        };
-        let local = Arc::<Local>::default();
-        for folder in &*folders {
-            local.learn(folder, &measure(folder, Speed::Any)?);
         }
-        Ok(Self { folders, resolver, local })
+        let mut root = Self { places, resolver: Resolver::Walk, local: Local::default() };
+        let mut resolver = Resolver::Walk;
+        for folder in root.folders() {
+            // Kernels before 5.6 do not know the call, and some sandboxes do not permit it.
+            resolver = match beneath(folder, Path::new("."), NAME, Speed::Any) {
+                Ok(_) => Resolver::Kernel {
+                    cached: !matches!(
+                        beneath(folder, Path::new("."), NAME, Speed::Cached),
+                        Err(Errno::INVAL)
+                    ),
+                },
+                Err(_) => Resolver::Walk,
+            };
+            root.local.learn(folder, &measure(folder, Speed::Any)?);
+        }
+        root.resolver = resolver;
+        Ok(root)
+    }
+
+    fn folders(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.places.iter().filter_map(|place| match place {
+            Place::Disk(folder) => Some(folder),
+            Place::Binary(_) => None,
+        })
     }
 
     /// The same folders, resolved by `resolver`.
@@ -107,10 +154,20 @@ impl Root {
     ///
     /// When the world refuses for a reason that is not the path's: descriptors, memory, the disk;
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) if it has to be asked at any speed.
-    pub(super) fn find(&self, path: &str, speed: Speed) -> io::Result<Found> {
-        let path = Path::new(if path.is_empty() { "." } else { path });
-        for (at, folder) in self.folders.iter().enumerate() {
-            match self.look(folder.as_fd(), path, speed) {
+    pub(super) fn find(&self, path: &str, speed: Speed) -> io::Result<Found<'_>> {
+        let within = Path::new(if path.is_empty() { "." } else { path });
+        for (at, place) in self.places.iter().enumerate() {
+            let folder = match place {
+                Place::Disk(folder) => folder,
+                Place::Binary(Binary { embedded, kept }) => match embedded.find(path) {
+                    None => continue,
+                    Some(embedded::Found::File(at, asset)) => {
+                        return Ok(Found::Asset(InBinary { asset, kept: &kept[at] }));
+                    }
+                    Some(embedded::Found::Folder) => return Ok(Found::Folder(Stamp::BINARY)),
+                },
+            };
+            match self.look(folder.as_fd(), within, speed) {
                 Err(Errno::NOENT) => {}
                 Err(errno) => return refusal(errno),
                 Ok((FileType::RegularFile, stamp)) => return Ok(Found::File(at, stamp)),
@@ -129,7 +186,8 @@ impl Root {
     /// As for [`find`](Self::find).
     pub(super) fn open_file(&self, at: usize, path: &str, speed: Speed) -> io::Result<Option<Opened>> {
         // Resolved again rather than reopened through /proc, which may not be there.
-        let opened = self.resolve(self.folders[at].as_fd(), Path::new(path), READ, speed).and_then(|file| {
+        let Some(Place::Disk(folder)) = self.places.get(at) else { return Ok(None) };
+        let opened = self.resolve(folder.as_fd(), Path::new(path), READ, speed).and_then(|file| {
             let stat = measure(&file, speed)?;
             Ok((kind(&stat) == FileType::RegularFile).then(|| Opened::new(file, Stamp::of(&stat))))
         });
@@ -157,7 +215,21 @@ impl Root {
         let mut entries = None;
         let mut seen = HashSet::new();
         let within = Path::new(if path.is_empty() { "." } else { path });
-        for folder in &*self.folders {
+        for place in &self.places {
+            let folder = match place {
+                Place::Disk(folder) => folder,
+                Place::Binary(Binary { embedded, .. }) => {
+                    if matches!(embedded.find(path), Some(embedded::Found::Folder)) {
+                        let entries: &mut Vec<Entry> = entries.get_or_insert_default();
+                        for (name, _) in embedded.children(path) {
+                            if super::path::is_public(name) && seen.insert(name.to_owned()) {
+                                entries.extend(self.entry(path, name)?);
+                            }
+                        }
+                    }
+                    continue;
+                }
+            };
             let listed = match self.resolve(folder.as_fd(), within, READ | OFlags::DIRECTORY, Speed::Any) {
                 Ok(listed) => listed,
                 Err(errno) => {
@@ -183,6 +255,9 @@ impl Root {
         Ok(match self.find(&path, Speed::Any)? {
             Found::File(_, stamp) => {
                 Some(Entry { name, folder: false, len: stamp.len, modified: stamp.modified() })
+            }
+            Found::Asset(InBinary { asset, .. }) => {
+                Some(Entry { name, folder: false, len: asset.contents.len() as u64, modified: None })
             }
             Found::Folder(stamp) => Some(Entry { name, folder: true, len: 0, modified: stamp.modified() }),
             Found::Nothing | Found::Forbidden => None,
@@ -352,7 +427,7 @@ fn push_segments(path: &[u8], ahead: &mut Vec<Vec<u8>>) -> Result<(), Errno> {
 }
 
 /// What an error of the kernel says about a path, if it is the path's fault.
-fn refusal(errno: Errno) -> io::Result<Found> {
+fn refusal<'a>(errno: Errno) -> io::Result<Found<'a>> {
     match errno {
         // Like nginx: it is there, and the process may not read it.
         Errno::ACCESS | Errno::PERM => Ok(Found::Forbidden),
@@ -406,14 +481,14 @@ mod tests {
         let file = there.join("file");
         std::fs::write(&file, "x").unwrap();
 
-        assert!(Root::open(std::slice::from_ref(&there)).is_ok());
-        assert_eq!(Root::open(&[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert!(Root::open([Layer::Folder(there.clone())]).is_ok());
+        assert_eq!(Root::open([]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         for (folders, kind) in [
             (vec![missing.clone()], io::ErrorKind::NotFound),
             (vec![file], io::ErrorKind::NotADirectory),
             (vec![there, missing], io::ErrorKind::NotFound),
         ] {
-            let error = Root::open(&folders).unwrap_err();
+            let error = Root::open(folders.iter().cloned().map(Layer::Folder)).unwrap_err();
             assert_eq!(error.kind(), kind);
             let culprit = folders.last().unwrap().display().to_string();
             assert!(error.to_string().contains(&culprit), "{error}");
@@ -423,7 +498,7 @@ mod tests {
     #[test]
     fn this_kernel_resolves_by_itself() {
         let folder = tempfile::tempdir().unwrap();
-        let root = Root::open(&[folder.path().to_path_buf()]).unwrap();
+        let root = Root::open([Layer::Folder(folder.path().to_path_buf())]).unwrap();
         assert_eq!(root.resolver, Resolver::Kernel { cached: true });
         // Nothing under test would be answered on a worker otherwise.
         assert_ne!(root.local.0[0].load(Relaxed), 0);

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::caching::{Rule, Rules};
+use super::{
+    caching::{Rule, Rules},
+    embedded::Embedded,
+};
 
 /// What a combo holds of small files in memory, for each mount, if nothing else is said.
 const MEMORY: usize = 64 << 20;
@@ -50,13 +53,24 @@ pub struct Files {
 #[derive(Clone, Debug)]
 pub(super) enum Layer {
     Folder(PathBuf),
+    Embedded(Embedded),
 }
 
 impl Files {
     /// The files in a folder. A relative path is under the deployment's root.
     pub fn folder(folder: impl Into<PathBuf>) -> Self {
+        Self::of(Layer::Folder(folder.into()))
+    }
+
+    /// Files that were compiled into the binary, with what compresses them: see [`embedded!`](crate::embedded). They have
+    /// an entity tag and no date. In a build with debug assertions they are read from the folder that they are from.
+    pub fn embedded(embedded: Embedded) -> Self {
+        Self::of(Layer::Embedded(embedded))
+    }
+
+    fn of(layer: Layer) -> Self {
         Self {
-            layers: vec![Layer::Folder(folder.into())],
+            layers: vec![layer],
             index: vec!["index.html".to_owned()],
             extension: false,
             fallback: None,
@@ -73,7 +87,7 @@ impl Files {
     ///
     /// ```
     /// # use combo::mount::Files;
-    /// // What jobs write is served before what was delivered.
+    /// // What jobs write is served before what was delivered, or before what is in the binary.
     /// let files = Files::folder("live").over("delivered");
     /// ```
     #[must_use]
@@ -152,7 +166,7 @@ impl Files {
             Layer::Folder(folder) if folder.as_os_str().is_empty() => {
                 Some("the folder to serve has no name".to_owned())
             }
-            Layer::Folder(_) => None,
+            Layer::Folder(_) | Layer::Embedded(_) => None,
         });
         let index = self.index.iter().filter(|name| name.is_empty() || !super::path::is_public(name));
         let index = index
@@ -212,9 +226,16 @@ impl fmt::Display for Files {
             f.write_str(if at == 0 { "files " } else { " over " })?;
             match layer {
                 Layer::Folder(folder) => write!(f, "`{}`", folder.display())?,
+                Layer::Embedded(embedded) => write!(f, "`{}` in the binary", embedded.name())?,
             }
         }
         Ok(())
+    }
+}
+
+impl From<Embedded> for Files {
+    fn from(embedded: Embedded) -> Self {
+        Self::embedded(embedded)
     }
 }
 

@@ -79,7 +79,8 @@ impl Site {
     /// All ways to resolve.
     fn both(&self) -> [(Resolver, Served); 3] {
         RESOLVERS.map(|resolver| {
-            let root = Root::open(&[self.site.path().to_path_buf()]).unwrap().resolved_by(resolver);
+            let root =
+                Root::open([Layer::Folder(self.site.path().to_path_buf())]).unwrap().resolved_by(resolver);
             (resolver, Served::of(root, Files::folder("site")).unwrap())
         })
     }
@@ -328,6 +329,9 @@ async fn preconditions_are_kept() {
 #[tokio::test]
 async fn parts_are_served_only_of_the_same_file() {
     let site = Site::new().file("a.txt", TEN).file("empty.txt", "");
+    // A date says which contents are meant once its second is over.
+    let file = fs::File::options().write(true).open(site.path("a.txt")).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
     let files = site.files();
     let now = get(&files, "/a.txt").await;
     let (tag, date) = (now.header(ETAG).to_owned(), now.header(LAST_MODIFIED).to_owned());
@@ -576,7 +580,7 @@ async fn earlier_folders_lie_over_later_ones() {
         .file("broken.txt", "under");
     let folders = [over.site.path().to_path_buf(), under.site.path().to_path_buf()];
     for resolver in RESOLVERS {
-        let root = Root::open(&folders).unwrap().resolved_by(resolver);
+        let root = Root::open(folders.clone().map(Layer::Folder)).unwrap().resolved_by(resolver);
         let files = Served::of(root, Files::folder("site")).unwrap();
         let check = async |uri: &str, status: u16, body: &str| {
             let answered = get(&files, uri).await;
