@@ -110,7 +110,7 @@ impl Shelf {
         let facts = kept.as_ref().map_or_else(|| self.facts(path), |kept| kept.facts.clone());
         if !facts.is_compressed && !codings.is_empty() {
             let made = codings.iter().next().filter(|_| self.may_compress(&facts, &stamp));
-            if let Some((coding, sibling, found, of)) = self.sibling(path, &stamp, codings, speed)?
+            if let Some((coding, sibling, found, of)) = self.sibling(path, at, &stamp, codings, speed)?
                 && (made.is_none() || codings.is_best(coding))
                 && let Some(loaded) = self.load((path, Some(coding)), &sibling, found, of, &facts, speed)?
             {
@@ -162,10 +162,12 @@ impl Shelf {
     }
 
     /// The file beside it that has the same in the coding that the client likes best: its path, where it was
-    /// found, and what it is. One that is older than the original is of what that was before.
+    /// found, and what it is. One that is older than the original is of what that was before, and one in another
+    /// folder than the original is of what lies there, or lay.
     fn sibling(
         &self,
         path: &str,
+        folder: usize,
         original: &Stamp,
         codings: Codings,
         speed: Speed,
@@ -173,6 +175,7 @@ impl Shelf {
         for coding in codings.iter() {
             let beside = format!("{path}{}", extension(coding));
             if let Found::File(at, stamp) = self.root.find(&beside, speed)?
+                && at == folder
                 && stamp.len < original.len
                 && stamp.is_no_older(original)
             {
