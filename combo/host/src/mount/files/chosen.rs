@@ -291,6 +291,13 @@ impl Loaded {
 }
 
 impl Facts {
+    /// Of nothing in particular.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        let none = HeaderValue::from_static("");
+        Self { media: none.clone(), caching: none, is_compressed: false, is_compressible: false }
+    }
+
     fn vary(&self) -> Option<HeaderValue> {
         (!self.is_compressed).then_some(HeaderValue::from_static("accept-encoding"))
     }

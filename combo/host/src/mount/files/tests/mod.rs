@@ -34,6 +34,8 @@ mod conditions;
 mod siblings;
 // What is compressed on the fly.
 mod compressed;
+// What is kept in memory, while files change.
+mod kept;
 // What is read while it is sent.
 mod bodies;
 
@@ -237,5 +239,14 @@ impl Noise {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 20) as usize % end
+    }
+}
+
+/// Sets it when dropped.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

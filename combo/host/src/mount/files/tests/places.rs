@@ -305,15 +305,6 @@ async fn a_renamed_root_is_still_the_one_opened() {
     assert_eq!(get(&files, "/a.txt").await.body, "a");
 }
 
-/// Sets it when dropped.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// While one thread changes what a name means as fast as it can, requests see what may be seen.
 #[test]
 fn swapped_links_never_lead_out() {
