@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -36,6 +37,12 @@ mod siblings;
 mod compressed;
 // What is kept in memory, while files change.
 mod kept;
+// Which file stands for what is asked for, or for what is not there.
+mod names;
+// What is said of files, and what is said of that.
+mod options;
+// Folders as pages and as JSON.
+mod listed;
 // What is read while it is sent.
 mod bodies;
 
