@@ -150,7 +150,7 @@ impl Shelf {
         if !facts.is_compressed && !codings.is_empty() {
             let made = codings.iter().next().filter(|_| self.may_compress(&facts, &stamp));
             let is_alone = kept.as_ref().is_some_and(|kept| kept.alone.load(Relaxed) == second);
-            let sibling = if is_alone { None } else { self.sibling(path, &stamp, codings, speed)? };
+            let sibling = if is_alone { None } else { self.sibling(path, at, &stamp, codings, speed)? };
             if let Some((coding, sibling, found, of)) = sibling {
                 if (made.is_none() || codings.is_best(coding))
                     && let Some(loaded) =
@@ -207,10 +207,12 @@ impl Shelf {
     }
 
     /// The file beside it that has the same in the coding that the client likes best: its path, where it was
-    /// found, and what it is. One that is older than the original is of what that was before.
+    /// found, and what it is. One that is older than the original is of what that was before, and one in another
+    /// folder than the original is of what lies there, or lay.
     fn sibling(
         &self,
         path: &str,
+        folder: usize,
         original: &Stamp,
         codings: Codings,
         speed: Speed,
@@ -218,6 +220,7 @@ impl Shelf {
         for coding in codings.iter() {
             let beside = format!("{path}{}", extension(coding));
             if let Found::File(at, stamp) = self.root.find(&beside, speed)?
+                && at == folder
                 && stamp.len < original.len
                 && stamp.is_no_older(original)
             {
@@ -333,6 +336,13 @@ impl Loaded {
 }
 
 impl Facts {
+    /// Of nothing in particular.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        let none = HeaderValue::from_static("");
+        Self { media: none.clone(), caching: none, is_compressed: false, is_compressible: false }
+    }
+
     fn vary(&self) -> Option<HeaderValue> {
         (!self.is_compressed).then_some(HeaderValue::from_static("accept-encoding"))
     }

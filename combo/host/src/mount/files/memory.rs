@@ -90,14 +90,21 @@ impl Memory {
     }
 
     /// The contents as something that counts until it is gone; nothing if there is no room.
-    pub(super) fn hold(&self, contents: Vec<u8>) -> Result<Bytes, Vec<u8>> {
+    pub(super) fn hold(&self, mut contents: Vec<u8>) -> Result<Bytes, Vec<u8>> {
         let len = contents.len() + ENTRY;
-        let taken = self.room.taken.fetch_add(len, Relaxed);
-        let held = Held { contents, room: self.room.clone() };
-        if taken + len > self.room.most {
-            return Err(held.give_up());
+        let with = |taken: usize| taken.checked_add(len).filter(|taken| *taken <= self.room.most);
+        if self.room.taken.fetch_update(Relaxed, Relaxed, with).is_err() {
+            return Err(contents);
         }
-        Ok(Bytes::from_owner(held))
+        // Compressors reserve as much as the worst case takes, which is more than the original.
+        contents.shrink_to_fit();
+        Ok(Bytes::from_owner(Held { contents, room: self.room.clone() }))
+    }
+
+    /// Bytes that are alive.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> usize {
+        self.room.taken.load(Relaxed)
     }
 }
 
@@ -117,14 +124,6 @@ struct Room {
 struct Held {
     contents: Vec<u8>,
     room: Arc<Room>,
-}
-
-impl Held {
-    fn give_up(mut self) -> Vec<u8> {
-        let contents = std::mem::take(&mut self.contents);
-        let _ = self.room.taken.fetch_sub(contents.len(), Relaxed);
-        contents
-    }
 }
 
 impl AsRef<[u8]> for Held {
@@ -176,5 +175,135 @@ struct Weight;
 impl Weighter<Key, Arc<Kept>> for Weight {
     fn weight(&self, key: &Key, kept: &Arc<Kept>) -> u64 {
         (key.path.len() + kept.contents.len() + ENTRY) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn kept(contents: Bytes) -> Arc<Kept> {
+        let nothing = HeaderValue::from_static("");
+        Arc::new(Kept {
+            stamp: Stamp::BINARY,
+            at: 0,
+            contents,
+            facts: Facts::none(),
+            coding: None,
+            tag: nothing.clone(),
+            length: nothing,
+            dated: None,
+            resolved: AtomicU64::new(0),
+            alone: AtomicU64::new(0),
+        })
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A file is asked for, and read if it is not there.
+        Ask(u8, usize),
+        /// Somebody takes the file that was asked for last, slowly.
+        Take,
+        /// Whoever began first has all of it.
+        Taken,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (any::<u8>(), 0..5_000_usize).prop_map(|(path, len)| Step::Ask(path, len)),
+            2 => Just(Step::Take),
+            1 => Just(Step::Taken),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn never_is_more_alive_than_was_given(
+            most in 0..60_000_usize,
+            steps in prop::collection::vec(step(), 0..400),
+        ) {
+            let memory = Memory::new(most);
+            let (mut last, mut taking) = (Bytes::new(), VecDeque::new());
+            for step in steps {
+                match step {
+                    Step::Ask(path, len) => {
+                        let path = path.to_string();
+                        if let Some(kept) = memory.find(&path, None, &Stamp::BINARY) {
+                            prop_assert!(kept.contents.iter().all(|byte| path.starts_with(char::from(*byte))));
+                            last = kept.contents.clone();
+                        } else if memory.takes(len as u64) && memory.has_room(len as u64) {
+                            // Who is alone has the room that there is.
+                            let contents = memory.hold(vec![path.as_bytes()[0]; len]).unwrap();
+                            memory.keep(&path, None, &kept(contents.clone()));
+                            last = contents;
+                        } else if !memory.has_room(len as u64) {
+                            prop_assert!(memory.hold(vec![0; len]).is_err());
+                        }
+                    }
+                    Step::Take => taking.push_back(last.clone()),
+                    Step::Taken => drop(taking.pop_front()),
+                }
+                prop_assert!(memory.taken() <= most, "{} of {most}", memory.taken());
+            }
+            // All that was counted is counted back.
+            let room = memory.room.clone();
+            drop((memory, last, taking));
+            prop_assert_eq!(room.taken.load(Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn workers_share_one_bound() {
+        const MOST: usize = 100_000;
+        let memory = Memory::new(MOST);
+        std::thread::scope(|scope| {
+            for worker in 0..4_usize {
+                let memory = &memory;
+                let _ = scope.spawn(move || {
+                    let mut taking = VecDeque::new();
+                    for turn in 0..5_000 {
+                        let path = ((turn * (worker + 3)) % 97).to_string();
+                        let contents = match memory.find(&path, None, &Stamp::BINARY) {
+                            Some(kept) => kept.contents.clone(),
+                            None => match memory.hold(vec![path.as_bytes()[0]; 100 + turn % 6_000]) {
+                                Ok(contents) => {
+                                    memory.keep(&path, None, &kept(contents.clone()));
+                                    contents
+                                }
+                                Err(contents) => contents.into(),
+                            },
+                        };
+                        assert!(contents.iter().all(|byte| *byte == path.as_bytes()[0]));
+                        assert!(memory.taken() <= MOST, "{}", memory.taken());
+                        taking.push_back(contents);
+                        if taking.len() > 5 {
+                            let _ = taking.pop_front();
+                        }
+                    }
+                });
+            }
+        });
+        let room = memory.room.clone();
+        drop(memory);
+        assert_eq!(room.taken.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn another_stamp_coding_or_path_is_another_file() {
+        let memory = Memory::new(100_000);
+        memory.keep("a", Some(Coding::Gzip), &kept(memory.hold(vec![1]).unwrap()));
+        let mut other = Stamp::BINARY;
+        other.len = 7;
+        assert!(memory.find("a", Some(Coding::Gzip), &Stamp::BINARY).is_some());
+        assert!(memory.find("a", Some(Coding::Gzip), &other).is_none());
+        assert!(memory.find("a", Some(Coding::Brotli), &Stamp::BINARY).is_none());
+        assert!(memory.find("a", None, &Stamp::BINARY).is_none());
+        assert!(memory.find("b", Some(Coding::Gzip), &Stamp::BINARY).is_none());
     }
 }

@@ -276,8 +276,11 @@ impl Site {
     fn by_name(&self, path: &str, asked: Asked) -> io::Result<Behind> {
         let found = self.file(path, asked)?;
         if self.said.extension && matches!(found, Behind::Nothing | Behind::Elsewhere) {
-            let page = self.file(&format!("{path}.html"), asked)?;
-            if matches!(page, Behind::File(_)) {
+            let page = format!("{path}.html");
+            // There is `.well-known`, and no `.well-known.html`.
+            if page.rsplit('/').next().is_some_and(path::is_public)
+                && let page @ Behind::File(_) = self.file(&page, asked)?
+            {
                 return Ok(page);
             }
         }

@@ -174,7 +174,8 @@ impl Files {
         let pages = self.fallback.iter().chain(&self.not_found).filter(|path| page(path).is_none());
         let pages =
             pages.map(|path| format!("`{path}` is no page: it must be the path of a file that is served"));
-        folders.chain(index).chain(pages).chain(self.rules().err()).collect()
+        let rules = self.rules.iter().filter_map(|(pattern, value)| Rule::new(pattern, value).err());
+        folders.chain(index).chain(pages).chain(rules).collect()
     }
 
     /// What was said of caching.

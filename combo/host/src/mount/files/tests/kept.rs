@@ -1,0 +1,264 @@
+//! What is kept in memory: never what a file was before, never more than was given.
+
+use std::sync::atomic::AtomicU64;
+
+use super::*;
+
+#[tokio::test]
+async fn what_is_kept_is_served_without_the_pool() {
+    let site = Site::new().aged("a.txt", text(5000, 1), 9);
+    let files = site.files();
+    let first = get(&files, "/a.txt").await;
+    keep(&files, "a.txt", None).await;
+    let kept = get(&files, "/a.txt").await;
+    assert_eq!((&kept.headers, &kept.bytes), (&first.headers, &first.bytes));
+    let again = get(&files, "/a.txt").await;
+    assert_eq!(kept.bytes.as_ptr(), again.bytes.as_ptr());
+    let request = Request::get("/a.txt").body(()).unwrap().into_parts().0;
+    assert!(files.at_once(request).is_ok());
+}
+
+#[tokio::test]
+async fn a_rewritten_file_is_served_new_at_once() {
+    let rename = |site: &Site, contents: &str| site.replace("a.txt", contents);
+    let in_place = |site: &Site, contents: &str| {
+        let file = fs::File::options().write(true).open(site.path("a.txt")).unwrap();
+        file.write_all_at(contents.as_bytes(), 0).unwrap();
+    };
+    let truncated = |site: &Site, contents: &str| fs::write(site.path("a.txt"), contents).unwrap();
+    let restored = |site: &Site, contents: &str| {
+        let file = fs::File::options().write(true).open(site.path("a.txt")).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.write_all_at(contents.as_bytes(), 0).unwrap();
+        file.set_modified(modified).unwrap();
+    };
+    let restored_rename = |site: &Site, contents: &str| {
+        let modified = fs::metadata(site.path("a.txt")).unwrap().modified().unwrap();
+        fs::write(site.path(".next"), contents).unwrap();
+        fs::File::options().write(true).open(site.path(".next")).unwrap().set_modified(modified).unwrap();
+        fs::rename(site.path(".next"), site.path("a.txt")).unwrap();
+    };
+    let ways: [(&str, &dyn Fn(&Site, &str)); 5] = [
+        ("rename", &rename),
+        ("in place", &in_place),
+        ("truncated", &truncated),
+        ("in place, with the same time", &restored),
+        ("rename, with the same time", &restored_rename),
+    ];
+    for (way, rewrite) in ways {
+        let site = Site::new().aged("a.txt", text(3000, 0), 9);
+        let files = site.files();
+        keep(&files, "a.txt", None).await;
+        let mut tags = vec![get(&files, "/a.txt").await.header(ETAG).to_owned()];
+        for version in 1..40 {
+            // Once from what is kept, then again and again from what has just been written.
+            if version % 20 == 0 {
+                keep(&files, "a.txt", None).await;
+            }
+            rewrite(&site, &text(3000, version));
+            let answered = get(&files, "/a.txt").await;
+            assert!(answered.body == text(3000, version), "{version} by {way}");
+            let tag = answered.header(ETAG).to_owned();
+            assert!(!tags.contains(&tag), "{version} by {way}");
+            let stale = send(&files, "GET", "/a.txt", &[("if-none-match", tags.last().unwrap())]).await;
+            assert_eq!(stale.status, 200, "{version} by {way}");
+            let part = [("range", "bytes=0-9"), ("if-range", &**tags.last().unwrap())];
+            assert_eq!(send(&files, "GET", "/a.txt", &part).await.status, 200, "{version} by {way}");
+            tags.push(tag);
+        }
+    }
+}
+
+/// Which version is all that there is.
+fn version(contents: &[u8]) -> Option<u64> {
+    let contents = std::str::from_utf8(contents).ok()?;
+    let mut lines = contents.lines();
+    let first = lines.next()?;
+    lines.all(|line| line == first).then(|| first.trim_start().parse().ok())?
+}
+
+const LINES: usize = 200;
+
+/// The version on every line, always as long.
+fn written(version: u64) -> String {
+    format!("{version:>15}\n").repeat(LINES)
+}
+
+/// One thread rewrites a file `rewrites` times while two ask for it, each in its way.
+fn race(rewrites: u64, files: &Served, codings: [&str; 2], in_place: bool, site: &Site) {
+    let (begun, ended, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let (begun, ended, over) = (&begun, &ended, &over);
+    std::thread::scope(|scope| {
+        for codings in codings {
+            let _ = scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let _end = End(over);
+                let mut last = 0;
+                while !over.load(Ordering::SeqCst) {
+                    let before = ended.load(Ordering::SeqCst);
+                    let answered = runtime.block_on(async {
+                        let request = Request::get("/a.txt").header("accept-encoding", codings);
+                        let request = request.body(()).unwrap().into_parts().0;
+                        let (head, body) = files.clone().ask(request).await.unwrap().into_parts();
+                        let bytes = body.collect().await.unwrap().to_bytes();
+                        let (status, headers) = (head.status.as_u16(), head.headers);
+                        Answered { status, headers, body: String::new(), bytes }
+                    });
+                    let after = begun.load(Ordering::SeqCst);
+                    assert_eq!(answered.status, 200);
+                    let plain = answered.decoded();
+                    assert_eq!(plain.len(), 16 * LINES);
+                    // What is written in place may be seen half, while it is written.
+                    match version(&plain) {
+                        Some(version) => {
+                            assert!((before..=after).contains(&version), "{before} {version} {after}");
+                            assert!(version >= last, "{last} {version}");
+                            last = version;
+                        }
+                        None => assert!(in_place && before < after, "torn: {before} {after}"),
+                    }
+                }
+            });
+        }
+        let _end = End(over);
+        let file = fs::File::options().write(true).open(site.path("a.txt")).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        for version in 1..=rewrites {
+            // Now and then it is kept before it is written again.
+            let due = SystemTime::now() + PATIENCE;
+            while version % (rewrites / 5) == 0
+                && files.0.shelf.memory.takes(16 * LINES as u64)
+                && !is_kept(files, "a.txt", None)
+            {
+                assert!(!over.load(Ordering::SeqCst) && SystemTime::now() < due, "never kept");
+                std::thread::yield_now();
+            }
+            begun.store(version, Ordering::SeqCst);
+            if in_place {
+                file.write_all_at(written(version).as_bytes(), 0).unwrap();
+                file.set_modified(modified).unwrap();
+            } else {
+                site.replace("a.txt", written(version));
+            }
+            ended.store(version, Ordering::SeqCst);
+            if over.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn while_a_file_is_replaced_every_answer_is_one_version_and_never_an_earlier_one() {
+    for said in [|files: Files| files, |files: Files| files.memory(0)] {
+        let site = Site::new().aged("a.txt", written(0), 9);
+        let files = site.said(said);
+        race(3000, &files, ["", "zstd"], false, &site);
+        assert_eq!(get_now(&files), written(3000));
+    }
+}
+
+#[test]
+fn while_a_file_is_written_in_place_no_earlier_version_is_served() {
+    for said in [|files: Files| files, |files: Files| files.memory(0)] {
+        let site = Site::new().aged("a.txt", written(0), 9);
+        let files = site.said(said);
+        race(3000, &files, ["", "gzip"], true, &site);
+        assert_eq!(get_now(&files), written(3000));
+    }
+}
+
+fn get_now(files: &Served) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(get(files, "/a.txt")).body
+}
+
+#[tokio::test]
+async fn no_more_is_alive_than_was_given() {
+    const MOST: usize = 256 << 10;
+    let mut site = Site::new();
+    for file in 0..100 {
+        site = site.aged(&format!("{file}.txt"), text(4000 + 100 * file, file as u64), 9);
+    }
+    let files = site.said(|files| files.memory(MOST));
+    let memory = &files.0.shelf.memory;
+    keep(&files, "0.txt", None).await;
+    let mut slow = Vec::new();
+    for turn in 0..3 {
+        for file in 0..100 {
+            for codings in ["", "zstd"] {
+                let uri = format!("/{file}.txt");
+                let request = Request::get(&uri).header("accept-encoding", codings).body(()).unwrap();
+                let response = files.clone().ask(request.into_parts().0).await.unwrap();
+                assert_eq!(response.status(), 200);
+                // Every third client is slow.
+                if (file + turn) % 3 == 0 {
+                    slow.push((file, codings, response));
+                }
+                assert!(memory.taken() <= MOST, "{}", memory.taken());
+            }
+        }
+    }
+    // Those who waited have what they asked for.
+    assert!(!memory.has_room((MOST / 4) as u64));
+    for (file, codings, response) in slow.drain(..) {
+        let (head, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let answered = Answered { status: 200, headers: head.headers, body: String::new(), bytes };
+        assert!(answered.decoded() == text(4000 + 100 * file, file as u64).as_bytes(), "{file} {codings}");
+        assert!(memory.taken() <= MOST);
+    }
+    // And then there is room again.
+    assert!(memory.has_room((MOST / 16) as u64));
+    keep(&files, "99.txt", None).await;
+}
+
+#[tokio::test]
+async fn what_is_asked_for_often_stays() {
+    let mut site = Site::new();
+    for file in 0..300 {
+        site = site.aged(&format!("{file}.bin"), noise(5000, file), 9);
+    }
+    let files = site.said(|files| files.memory(512 << 10));
+    keep(&files, "299.bin", None).await;
+    for file in 0..5 {
+        keep(&files, &format!("{file}.bin"), None).await;
+    }
+    for cold in 5..300 {
+        let _ = get(&files, &format!("/{cold}.bin")).await;
+        let _ = get(&files, &format!("/{}.bin", cold % 5)).await;
+    }
+    for hot in 0..5 {
+        assert!(is_kept(&files, &format!("{hot}.bin"), None), "{hot}");
+    }
+    let cold = (5..300).filter(|cold| is_kept(&files, &format!("{cold}.bin"), None)).count();
+    assert!(cold < 100, "{cold}");
+}
+
+#[tokio::test]
+async fn without_memory_all_is_as_it_is_with_it() {
+    let site = Site::new()
+        .aged("index.html", "home", 9)
+        .aged("a.txt", text(9000, 1), 9)
+        .aged("empty.txt", "", 9)
+        .aged("app.3f9a0c1b.js", "x", 9)
+        .aged("404.html", "none", 9)
+        .file("dir/x", "x");
+    let said = |files: Files| files.not_found("404.html").uncompressed();
+    let with = site.said(said);
+    for most in [0, 1, 511, 4096, 100_000, usize::MAX] {
+        let without = site.said(|files| said(files).memory(most));
+        for uri in ["/", "/a.txt", "/empty.txt", "/app.3f9a0c1b.js", "/missing", "/dir", "/a.txt/x"] {
+            for (name, value) in [("x", ""), ("range", "bytes=1-2"), ("accept-encoding", "br, gzip")] {
+                for method in ["GET", "HEAD"] {
+                    let mut one = send(&with, method, uri, &[(name, value)]).await;
+                    let mut other = send(&without, method, uri, &[(name, value)]).await;
+                    let _ = (one.headers.remove(ETAG), other.headers.remove(ETAG));
+                    assert_eq!((one.status, one.headers), (other.status, other.headers), "{uri} {most}");
+                    assert_eq!(one.bytes, other.bytes, "{uri} {most}");
+                }
+            }
+        }
+        assert!(without.0.shelf.memory.taken() <= most);
+    }
+}
