@@ -224,13 +224,17 @@ impl Site {
                 response
             }
             Behind::Page(status, chosen) => render::whole(status, chosen, now),
-            Behind::Folder(path) => match self.listed(&path, request, speed)? {
-                Some(chosen) => {
+            Behind::Folder(path) => match self.listed(&path, request, speed) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    refuse(StatusCode::FORBIDDEN)
+                }
+                Err(error) => return Err(error),
+                Ok(Some(chosen)) => {
                     let mut response = render::render(request, chosen, now);
                     let _ = response.headers_mut().insert(CONTENT_SECURITY_POLICY, NOTHING_FROM_ELSEWHERE);
                     response
                 }
-                None => refuse(StatusCode::NOT_FOUND),
+                Ok(None) => refuse(StatusCode::NOT_FOUND),
             },
             Behind::Elsewhere => {
                 let mut response = refuse(StatusCode::TEMPORARY_REDIRECT);
@@ -314,10 +318,10 @@ impl Site {
     /// What is at exactly this path.
     fn file(&self, path: &str, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
         Ok(match self.shelf.root.find(path, speed)? {
-            Found::File(at, stamp) => {
-                let chosen = self.shelf.choose(path, at, stamp, Codings::of(headers), speed)?;
-                chosen.map_or(Behind::Nothing, Behind::File)
-            }
+            Found::File(at, stamp) => match self.shelf.choose(path, at, stamp, Codings::of(headers), speed) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Behind::Forbidden,
+                chosen => chosen?.map_or(Behind::Nothing, Behind::File),
+            },
             Found::Asset(asset) => Behind::File(self.shelf.embedded(path, &asset, Codings::of(headers))),
             Found::Folder(_) => Behind::Elsewhere,
             Found::Nothing => Behind::Nothing,
