@@ -132,14 +132,20 @@ async fn it_is_made_once_and_kept() {
         assert_eq!(first.bytes, again);
         assert_eq!(one, other);
     }
-    // While others make something, what is there is sent.
-    site.replace("a.css", text(9000, 2));
+}
+
+#[test]
+fn nobody_waits_for_what_others_have_made() {
+    let site = Site::new().aged("a.css", text(9000, 1), 9);
+    let files = site.files();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let made = files.0.shelf.compressing.lock().unwrap();
-    let answered = get_in(&files, "/a.css", "br").await;
+    let answered = runtime.block_on(get_in(&files, "/a.css", "br"));
     assert_eq!((answered.header(CONTENT_ENCODING), answered.header(VARY)), ("", "accept-encoding"));
-    assert_eq!(answered.body, text(9000, 2));
+    assert_eq!(answered.body, text(9000, 1));
     drop(made);
-    assert_eq!(get_in(&files, "/a.css", "br").await.header(CONTENT_ENCODING), "br");
+    let answered = runtime.block_on(get_in(&files, "/a.css", "br"));
+    assert_eq!(answered.header(CONTENT_ENCODING), "br");
 }
 
 #[tokio::test]

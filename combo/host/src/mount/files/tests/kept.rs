@@ -153,8 +153,8 @@ fn while_a_file_is_replaced_every_answer_is_one_version_and_never_an_earlier_one
     for said in [|files: Files| files, |files: Files| files.memory(0)] {
         let site = Site::new().aged("a.txt", written(0), 9);
         let files = site.said(said);
-        race(3000, &files, ["", "zstd"], false, &site);
-        assert_eq!(get_now(&files), written(3000));
+        race(1500, &files, ["", "zstd"], false, &site);
+        assert_eq!(get_now(&files), written(1500));
     }
 }
 
@@ -163,8 +163,8 @@ fn while_a_file_is_written_in_place_no_earlier_version_is_served() {
     for said in [|files: Files| files, |files: Files| files.memory(0)] {
         let site = Site::new().aged("a.txt", written(0), 9);
         let files = site.said(said);
-        race(3000, &files, ["", "gzip"], true, &site);
-        assert_eq!(get_now(&files), written(3000));
+        race(1500, &files, ["", "gzip"], true, &site);
+        assert_eq!(get_now(&files), written(1500));
     }
 }
 

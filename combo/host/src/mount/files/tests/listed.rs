@@ -283,7 +283,6 @@ async fn a_list_is_never_larger_than_was_said() {
         fs::write(site.path(&format!("{file:05}")), "").unwrap();
     }
     let files = site.said(Files::listing);
-    assert_eq!(listed(&files, "/").await.len(), 10_000);
     let page = send(&files, "GET", "/", &[HTML]).await.body;
     assert_eq!(links(&page).len(), 10_000);
     assert!(page.contains("There are 3 more, which are not shown."));

@@ -87,7 +87,7 @@ fn a_name_may_become_anything_while_it_is_served() {
                         }
                         ("/a.css", 307 | 404) | ("/a.css/", 404) | ("/", 200) => {}
                         ("/a.css/", 200) => {
-                            assert!(answered.body == "index" || answered.body.contains("Index of"))
+                            assert!(answered.body == "index" || answered.body.contains("Index of"));
                         }
                         (uri, status) => panic!("{status} for {uri}"),
                     }
