@@ -105,7 +105,7 @@ async fn what_the_kernel_has_not_in_memory_is_read_on_the_pool() {
     let contents = noise(40 * PIECE + 17, 1);
     let site = Site::new().aged("a.bin", &contents, 9);
     let files = site.never_kept();
-    for _ in 0..20 {
+    for _ in 0..4 {
         forget(&site.path("a.bin"));
         let answered = get(&files, "/a.bin").await;
         assert!(answered.bytes == contents);
