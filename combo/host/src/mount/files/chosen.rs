@@ -154,7 +154,7 @@ impl Shelf {
             if let Some((coding, sibling, found, of)) = sibling {
                 if (made.is_none() || codings.is_best(coding))
                     && let Some(loaded) =
-                        self.load((path, Some(coding)), &sibling, found, of, &facts, speed)?
+                        readable(self.load((path, Some(coding)), &sibling, found, of, &facts, speed))?
                 {
                     return Ok(Some(loaded.chosen(facts, Some(coding))));
                 }
@@ -186,7 +186,11 @@ impl Shelf {
         let (coding, contents) = best.unwrap_or((None, contents));
         let kept = &found.kept[coding.map_or(0, |coding| 1 + coding as usize)];
         let kept = kept.get_or_init(|| {
-            Arc::new(Kept::new(Stamp::BINARY, 0, Bytes::from_static(contents), self.facts(path), coding))
+            let facts = self.facts(path);
+            // Who embedded them may have found it worth it all the same.
+            let is_compressed = brotli.or(zstd).or(gzip).is_none() && facts.is_compressed;
+            let facts = Facts { is_compressed, ..facts };
+            Arc::new(Kept::new(Stamp::BINARY, 0, Bytes::from_static(contents), facts, coding))
         });
         kept.chosen()
     }
@@ -387,6 +391,14 @@ impl Kept {
             vary: self.facts.vary(),
             caching: self.facts.caching.clone(),
         }
+    }
+}
+
+/// Of what may not be read there is nothing to send.
+fn readable<T>(loaded: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    match loaded {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        loaded => loaded,
     }
 }
 

@@ -89,6 +89,13 @@ impl Embedded {
         self.below(path).next().map(|_| Found::Folder)
     }
 
+    /// Whether a file is where a path leads through: on disk nothing that lies under it would be seen either.
+    pub(super) fn hides(&self, path: &str) -> bool {
+        let assets = self.assets();
+        let mut above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        above.any(|above| assets.binary_search_by(|asset| asset.path.cmp(above)).is_ok())
+    }
+
     /// What is directly in a folder, sorted as it would be with a slash after each folder, which have no
     /// file. Nothing, if there is no such folder.
     pub(super) fn children(

@@ -226,13 +226,17 @@ impl Site {
                 response
             }
             Behind::Page(status, chosen) => render::whole(status, chosen, now),
-            Behind::Folder(path) => match self.listed(&path, request, speed)? {
-                Some(chosen) => {
+            Behind::Folder(path) => match self.listed(&path, request, speed) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    refuse(StatusCode::FORBIDDEN)
+                }
+                Err(error) => return Err(error),
+                Ok(Some(chosen)) => {
                     let mut response = render::render(request, chosen, now);
                     let _ = response.headers_mut().insert(CONTENT_SECURITY_POLICY, NOTHING_FROM_ELSEWHERE);
                     response
                 }
-                None => refuse(StatusCode::NOT_FOUND),
+                Ok(None) => refuse(StatusCode::NOT_FOUND),
             },
             Behind::Elsewhere => {
                 let mut response = refuse(StatusCode::TEMPORARY_REDIRECT);
@@ -311,7 +315,11 @@ impl Site {
 
     /// What is at exactly this path.
     fn file(&self, path: &str, asked: Asked) -> io::Result<Behind> {
-        Ok(match self.shelf.find(path, asked)? {
+        let found = match self.shelf.find(path, asked) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Behind::Forbidden),
+            found => found?,
+        };
+        Ok(match found {
             Ok(chosen) => Behind::File(chosen),
             Err(Found::Folder(_)) => Behind::Elsewhere,
             Err(Found::Forbidden) => Behind::Forbidden,

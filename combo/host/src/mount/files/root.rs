@@ -160,6 +160,7 @@ impl Root {
             let folder = match place {
                 Place::Disk(folder) => folder,
                 Place::Binary(Binary { embedded, kept }) => match embedded.find(path) {
+                    None if embedded.hides(path) => return Ok(Found::Nothing),
                     None => continue,
                     Some(embedded::Found::File(at, asset)) => {
                         return Ok(Found::Asset(InBinary { asset, kept: &kept[at] }));
@@ -191,7 +192,8 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// As for [`find`](Self::find).
+    /// As for [`find`](Self::find), and [`PermissionDenied`](io::ErrorKind::PermissionDenied) for what may be named and
+    /// not be read.
     pub(super) fn open_file(&self, at: usize, path: &str, speed: Speed) -> io::Result<Option<Opened>> {
         // Resolved again rather than reopened through /proc, which may not be there.
         let Some(Place::Disk(folder)) = self.places.get(at) else { return Ok(None) };
@@ -201,7 +203,10 @@ impl Root {
         });
         match opened {
             Ok(opened) => Ok(opened),
-            Err(errno) => refusal(errno).map(|_| None),
+            Err(errno) => match refusal(errno)? {
+                Found::Forbidden => Err(io::ErrorKind::PermissionDenied.into()),
+                _ => Ok(None),
+            },
         }
     }
 
@@ -218,9 +223,9 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// As for [`find`](Self::find).
+    /// As for [`open_file`](Self::open_file).
     pub(super) fn list(&self, path: &str) -> io::Result<Option<Vec<Entry>>> {
-        let mut entries = None;
+        let (mut entries, mut closed) = (None, false);
         let mut seen = HashSet::new();
         let within = Path::new(if path.is_empty() { "." } else { path });
         for place in &self.places {
@@ -241,7 +246,7 @@ impl Root {
             let listed = match self.resolve(folder.as_fd(), within, READ | OFlags::DIRECTORY, Speed::Any) {
                 Ok(listed) => listed,
                 Err(errno) => {
-                    let _ = refusal(errno)?;
+                    closed |= matches!(refusal(errno)?, Found::Forbidden);
                     continue;
                 }
             };
@@ -254,6 +259,9 @@ impl Root {
                 }
             }
         }
+        if closed && entries.is_none() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         Ok(entries)
     }
 
@@ -261,9 +269,12 @@ impl Root {
         let path = super::path::joined(folder, name);
         let name = name.to_owned();
         Ok(match self.find(&path, Speed::Any)? {
-            Found::File(_, stamp) => {
-                Some(Entry { name, folder: false, len: stamp.len, modified: stamp.modified() })
-            }
+            Found::File(at, stamp) => match self.open_file(at, &path, Speed::Any) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+                opened => {
+                    opened?.map(|_| Entry { name, folder: false, len: stamp.len, modified: stamp.modified() })
+                }
+            },
             Found::Asset(InBinary { asset, .. }) => {
                 Some(Entry { name, folder: false, len: asset.contents.len() as u64, modified: None })
             }

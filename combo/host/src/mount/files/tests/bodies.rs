@@ -1,5 +1,8 @@
 //! What is read of a file while it is sent.
 
+use std::os::unix::fs::MetadataExt;
+use std::pin::Pin;
+
 use super::*;
 
 /// Enough for many chunks.
@@ -88,4 +91,97 @@ async fn a_truncated_file_ends_with_an_error() {
     };
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     assert!(body.frame().await.is_none());
+}
+
+/// Takes a file out of the kernel's memory, if it keeps files on a disk.
+fn forget(path: &Path) {
+    let file = fs::File::open(path).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+}
+
+#[tokio::test]
+async fn what_the_kernel_has_not_in_memory_is_read_on_the_pool() {
+    let contents = noise(40 * PIECE + 17, 1);
+    let site = Site::new().aged("a.bin", &contents, 9);
+    let files = site.never_kept();
+    for _ in 0..4 {
+        forget(&site.path("a.bin"));
+        let answered = get(&files, "/a.bin").await;
+        assert!(answered.bytes == contents);
+        forget(&site.path("a.bin"));
+        let range = format!("bytes=5-9,{}-{}", 3 * PIECE - 1, 9 * PIECE);
+        let part = send(&files, "GET", "/a.bin", &[("range", &range)]).await;
+        assert_eq!(part.status, 206);
+        let (first, last) = (&contents[5..10], &contents[3 * PIECE - 1..=9 * PIECE]);
+        assert!(part.bytes.windows(5).any(|window| window == first));
+        assert!(part.bytes.windows(last.len()).any(|window| window == last));
+    }
+    // And what is to be kept is read as well.
+    let files = site.files();
+    forget(&site.path("a.bin"));
+    assert!(get(&files, "/a.bin").await.bytes == contents);
+}
+
+#[tokio::test]
+async fn who_takes_it_slowly_has_all_of_it() {
+    let site = Site::new();
+    let contents = noise(10 * PIECE + 17, 1);
+    fs::write(site.path("a.bin"), &contents).unwrap();
+    let files = site.never_kept();
+    let (mut read, mut body) = begin(&files, "/a.bin").await;
+    // Many at a time, each a piece behind the other.
+    let mut others = Vec::new();
+    for _ in 0..50 {
+        others.push(begin(&files, "/a.bin").await);
+        for (read, body) in &mut others {
+            if let Some(piece) = body.frame().await {
+                read.extend_from_slice(&piece.unwrap().into_data().unwrap());
+            }
+        }
+    }
+    forget(&site.path("a.bin"));
+    while let Some(piece) = body.frame().await {
+        let piece = piece.unwrap().into_data().unwrap();
+        assert_eq!(body.size_hint().exact(), Some((contents.len() - read.len() - piece.len()) as u64));
+        read.extend_from_slice(&piece);
+        assert_eq!(body.is_end_stream(), read.len() == contents.len());
+    }
+    assert!(read == contents);
+    for (mut read, body) in others {
+        read.extend_from_slice(&body.collect().await.unwrap().to_bytes());
+        assert!(read == contents);
+    }
+}
+
+#[tokio::test]
+async fn who_goes_away_leaves_nothing_open() {
+    let site = Site::new();
+    fs::write(site.path("a.bin"), large(b'o')).unwrap();
+    let files = site.never_kept();
+    let inode = fs::metadata(site.path("a.bin")).unwrap().ino();
+    let open = || {
+        let fds = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::metadata(fd.ok()?.path()).ok());
+        fds.filter(|file| file.ino() == inode && file.is_file()).count()
+    };
+    let mut bodies = Vec::new();
+    for _ in 0..10 {
+        bodies.push(begin(&files, "/a.bin").await.1);
+    }
+    assert_eq!(open(), 10);
+    // Also while a piece is being read.
+    forget(&site.path("a.bin"));
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    for body in &mut bodies {
+        let _ = Pin::new(body).poll_frame(&mut cx);
+    }
+    drop(bodies);
+    let closed = async {
+        while open() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed).await.expect("closed");
+    let head = send(&files, "HEAD", "/a.bin", &[]).await;
+    assert_eq!((head.status, open()), (200, 0));
 }

@@ -275,16 +275,3 @@ async fn folders_that_lie_over_each_other_are_one_list() {
         assert_eq!(both["size"], 5);
     }
 }
-
-#[tokio::test]
-async fn a_list_is_never_larger_than_was_said() {
-    let site = Site::new();
-    for file in 0..10_003 {
-        fs::write(site.path(&format!("{file:05}")), "").unwrap();
-    }
-    let files = site.said(Files::listing);
-    assert_eq!(listed(&files, "/").await.len(), 10_000);
-    let page = send(&files, "GET", "/", &[HTML]).await.body;
-    assert_eq!(links(&page).len(), 10_000);
-    assert!(page.contains("There are 3 more, which are not shown."));
-}

@@ -43,6 +43,12 @@ mod names;
 mod options;
 // Folders as pages and as JSON.
 mod listed;
+// Files in the binary, beside and below those on disk.
+mod binary;
+// Several ranges.
+mod several;
+// What goes wrong while it is served.
+mod misconduct;
 // What is read while it is sent.
 mod bodies;
 

@@ -72,7 +72,8 @@ async fn a_coding_is_kept_as_long_as_its_original() {
 #[test]
 fn all_that_is_wrong_is_said() {
     #[track_caller]
-    fn check(said: Files, expected: &[&str]) {
+    fn check(said: impl Into<Files>, expected: &[&str]) {
+        let said = said.into();
         assert_eq!(said.faults(), expected, "{said:?}");
     }
     let files = || Files::folder("site");
@@ -121,7 +122,8 @@ fn all_that_is_wrong_is_said() {
 #[test]
 fn what_was_said_is_said_in_the_plan() {
     #[track_caller]
-    fn check(said: Files, name: &str, expected: &[&str]) {
+    fn check(said: impl Into<Files>, name: &str, expected: &[&str]) {
+        let said = said.into();
         assert_eq!(
             (said.to_string(), said.options()),
             (name.to_owned(), expected.iter().map(|s| (*s).to_owned()).collect())
@@ -136,7 +138,7 @@ fn what_was_said_is_said_in_the_plan() {
         "files `site` over `a` over `b` over `c`",
         &[],
     );
-    check(EMBEDDED.into(), "files `static` in the binary", &[]);
+    check(EMBEDDED, "files `static` in the binary", &[]);
     check(files().over(EMBEDDED), "files `site` over `static` in the binary", &[]);
     // What was said of what lies under it is forgotten.
     check(files().over(Files::folder("a").listing().memory(0)), "files `site` over `a`", &[]);
