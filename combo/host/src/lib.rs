@@ -47,7 +47,7 @@
 //! | --- | --- |
 //! | `actix` | [`mount::actix`] |
 //! | `axum` | [`mount::axum`] |
-//! | `files` | [`mount::files`](mount::files()) |
+//! | `files` | [`mount::files`](mount::files()), [`mount::embedded`](mount::embedded()) |
 //! | `tls` | `ssl:` endpoints, by rustls with aws-lc-rs |
 //! | `tokio-cron-scheduler` | [`Job::hosted`] |
 //! | `testing` | `testing::Rig`: a whole deployment on a clock that only the test moves |

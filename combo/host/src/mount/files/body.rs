@@ -10,10 +10,12 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::opened::{Opened, Reader};
+use super::{
+    opened::{Opened, Reader},
+    trips::Trips,
+};
 
-/// The body of every response of [`super::Files`]. It knows its length and ends with an error when a
-/// file turns out to be shorter.
+/// What is sent in every response of [`super::Files`], of which nothing has been read yet.
 #[derive(Debug, Default)]
 pub(crate) struct FilesBody {
     sections: VecDeque<Section>,
@@ -66,9 +68,21 @@ impl FilesBody {
             }
         }
     }
+
+    /// As a body that reads what is not in memory by these.
+    pub(super) fn read_by(self, trips: Trips) -> Sending {
+        Sending { body: self, trips }
+    }
 }
 
-impl Body for FilesBody {
+/// What is being sent. It knows its length and ends with an error when a file turns out to be shorter.
+#[derive(Debug)]
+pub(super) struct Sending {
+    body: FilesBody,
+    trips: Trips,
+}
+
+impl Body for Sending {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -76,11 +90,11 @@ impl Body for FilesBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let this = self.get_mut();
+        let Self { body: this, trips } = self.get_mut();
         let piece = match this.sections.front_mut() {
             None => return Poll::Ready(None),
             Some(Section::Bytes(bytes)) => Ok(std::mem::take(bytes)),
-            Some(Section::File(reader, len)) => ready!(reader.poll_piece(cx, *len)).inspect(|piece| {
+            Some(Section::File(reader, len)) => ready!(reader.poll_piece(cx, *len, trips)).inspect(|piece| {
                 *len -= piece.len() as u64;
             }),
         };
@@ -94,17 +108,17 @@ impl Body for FilesBody {
             }
             Err(error) => {
                 // Over.
-                *this = Self::empty();
+                *this = FilesBody::empty();
                 Poll::Ready(Some(Err(error)))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.body.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        SizeHint::with_exact(self.body.left)
     }
 }

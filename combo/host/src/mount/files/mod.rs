@@ -5,8 +5,7 @@
 //! [`memory`] or disk), what the request wants of that ([`render`]). All of it is tried on the worker with
 //! what the kernel has in memory; only if that is not enough it is done again on the blocking pool.
 //!
-//! Never: a file outside the folders, a hidden file, anything but a regular file, a large file in memory.
-#![expect(clippy::disallowed_methods, reason = "what is not in memory is looked for on the blocking pool")]
+//! Never: a file outside the folders, a hidden file, anything but a regular file, a large file in memory.#![expect(clippy::disallowed_methods, reason = "some things are said of the moment of the answer")]
 
 mod accept;
 mod body;
@@ -28,6 +27,7 @@ mod root;
 mod said;
 #[cfg(test)]
 mod tests;
+mod trips;
 
 use std::{
     io,
@@ -51,7 +51,7 @@ use http_body_util::BodyExt;
 
 use self::{
     accept::Codings,
-    body::FilesBody,
+    body::{FilesBody, Sending},
     chosen::{Asked, Chosen, Shelf},
     listing::Listing,
     memory::Memory,
@@ -59,6 +59,7 @@ use self::{
     path::Place,
     root::{Found, Root},
     said::Layer,
+    trips::Trips,
 };
 pub use self::{
     embedded::{Asset, Embedded},
@@ -85,7 +86,11 @@ struct Site {
 
 /// Files as an app: opened once, and what is kept in memory is kept for all workers.
 #[derive(Clone, Debug)]
-pub(super) struct Served(Arc<Site>);
+pub(super) struct Served {
+    site: Arc<Site>,
+    /// Of each worker its own.
+    trips: Trips,
+}
 
 impl Served {
     /// Opens what was said; `resolve` gives the folders that are meant by one, an earlier one over the later ones.
@@ -108,33 +113,35 @@ impl Served {
         let (memory, rules) = (Memory::new(said.memory), said.rules()?);
         let compresses = said.compresses;
         let shelf = Shelf { root, memory, rules, compresses, compressing: Mutex::new(()) };
-        Ok(Self(Arc::new(Site { shelf, said })))
+        Ok(Self { site: Arc::new(Site { shelf, said }), trips: Trips::default() })
     }
 
     /// The answer, if it takes no longer than a worker may take; or the request, to be asked again on the pool.
     fn at_once(&self, request: Parts) -> Result<Result<Response<FilesBody>, io::Error>, Box<Parts>> {
-        match self.0.answer(&request, Speed::Cached) {
+        match self.site.answer(&request, Speed::Cached) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Box::new(request)),
             answered => Ok(answered),
         }
     }
 
     async fn in_time(self, request: Box<Parts>) -> io::Result<Response<FilesBody>> {
-        let answering = tokio::task::spawn_blocking(move || self.0.answer(&request, Speed::Any));
-        answering.await.map_err(io::Error::other).flatten()
+        let Self { site, trips } = self;
+        trips.take(move || site.answer(&request, Speed::Any)).await
     }
 
-    async fn ask(self, request: Parts) -> io::Result<Response<FilesBody>> {
-        match self.at_once(request) {
+    async fn ask(self, request: Parts) -> io::Result<Response<Sending>> {
+        let trips = self.trips.clone();
+        let answered = match self.at_once(request) {
             Ok(answered) => answered,
             Err(request) => self.in_time(request).await,
-        }
+        };
+        Ok(answered?.map(|body| body.read_by(trips)))
     }
 }
 
 impl Recipe for Served {
     fn builder(&mut self) -> Builder {
-        let served = self.clone();
+        let served = Self { trips: Trips::default(), ..self.clone() };
         Box::new(move || Box::pin(async move { Ok(Rc::new(served) as Rc<dyn App>) }))
     }
 
@@ -152,10 +159,14 @@ impl App for Served {
     ) -> Answering {
         let _ = arrival.strip(&mut request);
         match self.at_once(request.into_parts().0) {
-            Ok(answered) => Answering::Now(sent(answered)),
+            Ok(answered) => Answering::Now(sent(answered, &self.trips)),
             Err(request) => {
-                let later = self.clone().in_time(request);
-                Answering::boxed(Box::pin(async move { sent(later.await) }), cx)
+                let served = self.clone();
+                let later = async move {
+                    let trips = served.trips.clone();
+                    sent(served.in_time(request).await, &trips)
+                };
+                Answering::boxed(Box::pin(later), cx)
             }
         }
     }
@@ -169,10 +180,10 @@ impl SendApp for Served {
     }
 }
 
-fn sent(answered: io::Result<Response<FilesBody>>) -> Answered {
+fn sent(answered: io::Result<Response<FilesBody>>, trips: &Trips) -> Answered {
     Ok(answered?.map(|body| match body.into_whole() {
         Ok(whole) => ResponseBody::whole(whole),
-        Err(body) => ResponseBody::paced(body),
+        Err(body) => ResponseBody::paced(body.read_by(trips.clone())),
     }))
 }
 

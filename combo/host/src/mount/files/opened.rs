@@ -2,12 +2,8 @@
 //!
 //! What is read is what was measured: not one byte more if the file grows, and an error, not a
 //! shorter body, if it shrinks. Reading is by position, so parts of one file do not disturb each other.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "files are read, on the blocking pool where that may take long"
-)]
-
 use std::{
+    fmt,
     future::Future,
     io::{self, IoSliceMut},
     os::fd::OwnedFd,
@@ -22,7 +18,8 @@ use rustix::{
     fs::Statx,
     io::{Errno, ReadWriteFlags, pread, preadv2},
 };
-use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::trips::Trips;
 
 /// Bytes read at once, and all that a slow reader of a large file holds of it.
 pub(super) const PIECE: usize = 32 << 10;
@@ -162,11 +159,10 @@ impl Opened {
 }
 
 /// Reads an [`Opened`] from a position on, piece by piece: at once what is in memory, the rest on the blocking pool.
-#[derive(Debug)]
 pub(super) struct Reader {
     opened: Opened,
     at: u64,
-    waits: Option<JoinHandle<io::Result<Bytes>>>,
+    waits: Option<Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>>,
 }
 
 impl Reader {
@@ -175,10 +171,15 @@ impl Reader {
     }
 
     /// The next bytes, at least one and at most `len`; to be asked again for the same until it is ready.
-    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>, len: u64) -> Poll<io::Result<Bytes>> {
+    pub(super) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        len: u64,
+        trips: &Trips,
+    ) -> Poll<io::Result<Bytes>> {
         let piece = match &mut self.waits {
             Some(waits) => {
-                let piece = ready!(Pin::new(waits).poll(cx)).map_err(io::Error::other).flatten();
+                let piece = ready!(waits.as_mut().poll(cx));
                 self.waits = None;
                 piece
             }
@@ -187,8 +188,9 @@ impl Reader {
                 match self.opened.piece(self.at, len, Speed::Cached) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         let (opened, at) = (self.opened.clone(), self.at);
-                        self.waits = Some(spawn_blocking(move || opened.piece(at, len, Speed::Any)));
-                        return self.poll_piece(cx, len as u64);
+                        let work = move || opened.piece(at, len, Speed::Any);
+                        self.waits = Some(Box::pin(trips.clone().take(work)));
+                        return self.poll_piece(cx, len as u64, trips);
                     }
                     piece => piece,
                 }
@@ -198,6 +200,14 @@ impl Reader {
             self.at += piece.len() as u64;
         }
         Poll::Ready(piece)
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { opened, at, waits } = self;
+        let mut shown = f.debug_struct("Reader");
+        shown.field("opened", opened).field("at", at).field("waits", &waits.is_some()).finish()
     }
 }
 

@@ -156,7 +156,7 @@ async fn the_binary_is_served_from_where_it_is() {
             assert_eq!(served.bytes.as_ptr(), again.bytes.as_ptr());
         }
         assert_eq!(get_in(&files, "/app.3f9a0c1b.js", "").await.bytes.as_ptr(), ASSETS[4].contents.as_ptr());
-        assert_eq!(files.0.shelf.memory.taken(), 0);
+        assert_eq!(files.site.shelf.memory.taken(), 0);
     }
 }
 

@@ -11,7 +11,7 @@ fn large(fill: u8) -> Vec<u8> {
 }
 
 /// The response to a GET with its first chunk read.
-async fn begin(files: &Served, uri: &str) -> (Vec<u8>, FilesBody) {
+async fn begin(files: &Served, uri: &str) -> (Vec<u8>, Sending) {
     let response = files.clone().ask(Request::get(uri).body(()).unwrap().into_parts().0).await.unwrap();
     let mut body = response.into_body();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();

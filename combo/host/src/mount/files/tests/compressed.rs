@@ -135,7 +135,7 @@ fn nobody_waits_for_what_others_have_made() {
     let site = Site::new().aged("a.css", text(9000, 1), 9);
     let files = site.files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let made = files.0.shelf.compressing.lock().unwrap();
+    let made = files.site.shelf.compressing.lock().unwrap();
     let answered = runtime.block_on(get_in(&files, "/a.css", "br"));
     assert_eq!((answered.header(CONTENT_ENCODING), answered.header(VARY)), ("", "accept-encoding"));
     assert_eq!(answered.body, text(9000, 1));

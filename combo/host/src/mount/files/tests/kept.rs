@@ -127,7 +127,7 @@ fn race(rewrites: u64, files: &Served, codings: [&str; 2], in_place: bool, site:
             // Now and then it is kept before it is written again.
             let due = SystemTime::now() + PATIENCE;
             while version % (rewrites / 5) == 0
-                && files.0.shelf.memory.takes(16 * LINES as u64)
+                && files.site.shelf.memory.takes(16 * LINES as u64)
                 && !is_kept(files, "a.txt", None)
             {
                 assert!(!over.load(Ordering::SeqCst) && SystemTime::now() < due, "never kept");
@@ -181,7 +181,7 @@ async fn no_more_is_alive_than_was_given() {
         site = site.aged(&format!("{file}.txt"), text(4000 + 100 * file, file as u64), 9);
     }
     let files = site.said(|files| files.memory(MOST));
-    let memory = &files.0.shelf.memory;
+    let memory = &files.site.shelf.memory;
     keep(&files, "0.txt", None).await;
     let mut slow = Vec::new();
     for turn in 0..3 {
@@ -259,6 +259,6 @@ async fn without_memory_all_is_as_it_is_with_it() {
                 }
             }
         }
-        assert!(without.0.shelf.memory.taken() <= most);
+        assert!(without.site.shelf.memory.taken() <= most);
     }
 }

@@ -204,8 +204,8 @@ async fn get_in(files: &Served, uri: &str, codings: &str) -> Answered {
 
 /// Whether a file is in memory as it is now, in a coding.
 fn is_kept(files: &Served, path: &str, coding: Option<Coding>) -> bool {
-    match files.0.shelf.root.find(path, Speed::Any).unwrap() {
-        Found::File(_, stamp) => files.0.shelf.memory.find(path, coding, &stamp).is_some(),
+    match files.site.shelf.root.find(path, Speed::Any).unwrap() {
+        Found::File(_, stamp) => files.site.shelf.memory.find(path, coding, &stamp).is_some(),
         found => panic!("{path} is {found:?}"),
     }
 }
