@@ -5,7 +5,8 @@
 //! [`memory`] or disk), what the request wants of that ([`render`]). All of it is tried on the worker with
 //! what the kernel has in memory; only if that is not enough it is done again on the blocking pool.
 //!
-//! Never: a file outside the folders, a hidden file, anything but a regular file, a large file in memory.#![expect(clippy::disallowed_methods, reason = "some things are said of the moment of the answer")]
+//! Never: a file outside the folders, a hidden file, anything but a regular file, a large file in memory.
+#![expect(clippy::disallowed_methods, reason = "some things are said of the moment of the answer")]
 
 mod accept;
 mod body;
