@@ -327,7 +327,10 @@ impl Body for Outgoing {
 impl Outgoing {
     fn poll_body(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.is_given() {
-            // The HTTP library writes what it has before it asks again.
+            // The HTTP library writes what it has, and asks again when the socket takes more; or else when it is told.
+            if !self.ticket.line.progress.is_writing() {
+                cx.waker().wake_by_ref();
+            }
             return Poll::Pending;
         }
         let Self { body, ticket, given, .. } = self;

@@ -82,6 +82,11 @@ impl Codings {
         self.wanted[0].is_none()
     }
 
+    /// Whether any of them is wanted.
+    pub(super) fn is_all(self) -> bool {
+        self.wanted[2].is_some()
+    }
+
     /// Whether no other one is wanted more.
     pub(super) fn is_best(self, coding: Coding) -> bool {
         self.wanted[..self.best].contains(&Some(coding))

@@ -7,7 +7,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::SystemTime,
 };
 
@@ -69,6 +72,15 @@ pub(super) struct Shelf {
     pub(super) compressing: Mutex<()>,
 }
 
+/// How a file is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) codings: Codings,
+    pub(super) speed: Speed,
+    /// Of the wall clock.
+    pub(super) second: u64,
+}
+
 /// A file in memory, or opened.
 #[derive(Debug)]
 enum Loaded {
@@ -88,20 +100,47 @@ pub(super) struct Facts {
 }
 
 impl Shelf {
-    /// The best representation of the file `at` a path; nothing if it is gone by now.
+    /// The best representation of the file at a path, or what is there instead.
+    ///
+    /// A file that is kept is looked up by one call within a second after its path was resolved: it is the same as
+    /// long as its stamp is.
     ///
     /// # Errors
     ///
     /// When the world refuses; [`WouldBlock`](io::ErrorKind::WouldBlock) if it has to be asked at any speed.
-    pub(super) fn choose(
+    pub(super) fn find(&self, path: &str, asked: Asked) -> io::Result<Result<Chosen, Found<'_>>> {
+        let recalled = self.memory.recall(path).filter(|kept| {
+            kept.at == 0
+                && kept.resolved.load(Relaxed) == asked.second
+                && self.root.glance(path) == Some(kept.stamp)
+        });
+        if let Some(kept) = recalled {
+            return Ok(self.choose(path, 0, kept.stamp, Some(kept), asked)?.ok_or(Found::Nothing));
+        }
+        match self.root.find(path, asked.speed)? {
+            Found::File(at, stamp) => {
+                let kept = self.memory.find(path, None, &stamp).filter(|kept| kept.at == at);
+                // On other file systems than local ones even a glance may take long.
+                if let Some(kept) = kept.as_ref().filter(|_| asked.speed == Speed::Cached) {
+                    kept.resolved.store(asked.second, Relaxed);
+                }
+                Ok(self.choose(path, at, stamp, kept, asked)?.ok_or(Found::Nothing))
+            }
+            Found::Asset(asset) => Ok(Ok(self.embedded(path, &asset, asked.codings))),
+            found => Ok(Err(found)),
+        }
+    }
+
+    /// The best representation of a file that was found; nothing if it is gone by now.
+    fn choose(
         &self,
         path: &str,
         at: usize,
         stamp: Stamp,
-        codings: Codings,
-        speed: Speed,
+        kept: Option<Arc<Kept>>,
+        asked: Asked,
     ) -> io::Result<Option<Chosen>> {
-        let kept = self.memory.find(path, None, &stamp);
+        let Asked { codings, speed, second } = asked;
         if codings.is_empty()
             && let Some(kept) = kept
         {
@@ -110,12 +149,17 @@ impl Shelf {
         let facts = kept.as_ref().map_or_else(|| self.facts(path), |kept| kept.facts.clone());
         if !facts.is_compressed && !codings.is_empty() {
             let made = codings.iter().next().filter(|_| self.may_compress(&facts, &stamp));
-            if let Some((coding, sibling, found, of)) = self.sibling(path, at, &stamp, codings, speed)?
-                && (made.is_none() || codings.is_best(coding))
-                && let Some(loaded) =
-                    readable(self.load((path, Some(coding)), &sibling, found, of, &facts, speed))?
-            {
-                return Ok(Some(loaded.chosen(facts, Some(coding))));
+            let is_alone = kept.as_ref().is_some_and(|kept| kept.alone.load(Relaxed) == second);
+            let sibling = if is_alone { None } else { self.sibling(path, at, &stamp, codings, speed)? };
+            if let Some((coding, sibling, found, of)) = sibling {
+                if (made.is_none() || codings.is_best(coding))
+                    && let Some(loaded) =
+                        readable(self.load((path, Some(coding)), &sibling, found, of, &facts, speed))?
+                {
+                    return Ok(Some(loaded.chosen(facts, Some(coding))));
+                }
+            } else if let Some(kept) = kept.as_ref().filter(|_| codings.is_all()) {
+                kept.alone.store(second, Relaxed);
             }
             if let Some(coding) = made
                 && let Some(kept) = self.compressed(path, at, stamp, coding, &facts, speed)?
@@ -131,7 +175,7 @@ impl Shelf {
     }
 
     /// The best representation of a file in the binary.
-    pub(super) fn embedded(&self, path: &str, found: &InBinary<'_>, codings: Codings) -> Chosen {
+    fn embedded(&self, path: &str, found: &InBinary<'_>, codings: Codings) -> Chosen {
         let Asset { contents, brotli, zstd, gzip, .. } = *found.asset;
         let coded = |coding| match coding {
             Coding::Brotli => brotli,
@@ -146,7 +190,7 @@ impl Shelf {
             // Who embedded them may have found it worth it all the same.
             let is_compressed = brotli.or(zstd).or(gzip).is_none() && facts.is_compressed;
             let facts = Facts { is_compressed, ..facts };
-            Arc::new(Kept::new(Stamp::BINARY, Bytes::from_static(contents), facts, coding))
+            Arc::new(Kept::new(Stamp::BINARY, 0, Bytes::from_static(contents), facts, coding))
         });
         kept.chosen()
     }
@@ -215,11 +259,11 @@ impl Shelf {
         }
         let made = match coded(&original.contents, coding)? {
             Some(made) => match self.memory.hold(made) {
-                Ok(contents) => Kept::new(original.stamp, contents, facts.clone(), Some(coding)),
+                Ok(contents) => Kept::new(original.stamp, at, contents, facts.clone(), Some(coding)),
                 Err(_) => return Ok(None),
             },
             // Not worth it, which is worth knowing.
-            None => Kept { coding: None, ..(*original).clone() },
+            None => Kept::new(original.stamp, at, original.contents.clone(), facts.clone(), None),
         };
         let made = Arc::new(made);
         if original.stamp.is_settled(SystemTime::now()) {
@@ -263,7 +307,7 @@ impl Shelf {
                 continue;
             }
             let Ok(contents) = self.memory.hold(contents) else { break };
-            let kept = Arc::new(Kept::new(after, contents, facts.clone(), coding));
+            let kept = Arc::new(Kept::new(after, at, contents, facts.clone(), coding));
             if after.is_settled(SystemTime::now()) {
                 self.memory.keep(name, coding, &kept);
             }
@@ -327,9 +371,11 @@ impl Chosen {
 }
 
 impl Kept {
-    fn new(stamp: Stamp, contents: Bytes, facts: Facts, coding: Option<Coding>) -> Self {
+    fn new(stamp: Stamp, at: usize, contents: Bytes, facts: Facts, coding: Option<Coding>) -> Self {
         let (tag, length) = (tag(&contents), contents.len().into());
-        Self { stamp, contents, facts, coding, tag, length, dated: stamp.modified().and_then(date) }
+        let dated = stamp.modified().and_then(date);
+        let (resolved, alone) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { stamp, at, contents, facts, coding, tag, length, dated, resolved, alone }
     }
 
     fn chosen(&self) -> Chosen {

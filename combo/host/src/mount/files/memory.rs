@@ -9,7 +9,7 @@ use std::{
     hash::{Hash, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -26,10 +26,11 @@ const ENTRY: usize = 512;
 const SHARE: usize = 16;
 
 /// Contents with what is said of them.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Kept {
-    /// Of the file that they were read or made from.
+    /// Of the file that they were read or made from, and in which of the folders it was.
     pub(super) stamp: Stamp,
+    pub(super) at: usize,
     pub(super) contents: Bytes,
     pub(super) facts: Facts,
     pub(super) coding: Option<Coding>,
@@ -37,6 +38,10 @@ pub(super) struct Kept {
     pub(super) tag: HeaderValue,
     pub(super) length: HeaderValue,
     pub(super) dated: Option<HeaderValue>,
+    /// Second in which the path was last resolved and led to just this file.
+    pub(super) resolved: AtomicU64,
+    /// Second in which nothing that was compressed beforehand was beside it.
+    pub(super) alone: AtomicU64,
 }
 
 /// What is kept for one mount, by path and coding; shared by all workers.
@@ -73,6 +78,11 @@ impl Memory {
     /// What was kept of the file at `path` in this coding, if it is still the same file.
     pub(super) fn find(&self, path: &str, coding: Option<Coding>, stamp: &Stamp) -> Option<Arc<Kept>> {
         self.cache.get(&Name { path, coding }).filter(|kept| kept.stamp == *stamp)
+    }
+
+    /// What was kept of the file at `path` as it is, whatever that is now.
+    pub(super) fn recall(&self, path: &str) -> Option<Arc<Kept>> {
+        self.cache.get(&Name { path, coding: None })
     }
 
     pub(super) fn keep(&self, path: &str, coding: Option<Coding>, kept: &Arc<Kept>) {
@@ -180,12 +190,15 @@ mod tests {
         let nothing = HeaderValue::from_static("");
         Arc::new(Kept {
             stamp: Stamp::BINARY,
+            at: 0,
             contents,
             facts: Facts::none(),
             coding: None,
             tag: nothing.clone(),
             length: nothing,
             dated: None,
+            resolved: AtomicU64::new(0),
+            alone: AtomicU64::new(0),
         })
     }
 

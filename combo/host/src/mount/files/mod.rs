@@ -52,7 +52,7 @@ use http_body_util::BodyExt;
 use self::{
     accept::Codings,
     body::FilesBody,
-    chosen::{Chosen, Shelf},
+    chosen::{Asked, Chosen, Shelf},
     listing::Listing,
     memory::Memory,
     opened::Speed,
@@ -66,7 +66,7 @@ pub use self::{
 };
 use super::{
     Answered, Answering, App, Arrival, Builder, Recipe, X_FORWARDED_PREFIX,
-    own_threads::{Asked, SendApp, SendBody},
+    own_threads::{self, SendApp, SendBody},
 };
 use crate::serve::body::{RequestBody, ResponseBody};
 
@@ -162,7 +162,7 @@ impl App for Served {
 }
 
 impl SendApp for Served {
-    fn ask(&self, mut request: Request<RequestBody>, mut arrival: Arrival<'_>) -> Asked {
+    fn ask(&self, mut request: Request<RequestBody>, mut arrival: Arrival<'_>) -> own_threads::Asked {
         let _ = arrival.strip(&mut request);
         let asked = self.clone().ask(request.into_parts().0);
         Box::pin(async move { Ok(asked.await?.map(|body| Box::pin(body.map_err(Into::into)) as SendBody)) })
@@ -215,7 +215,9 @@ impl Site {
     fn get(&self, request: &Parts, speed: Speed) -> io::Result<Response<FilesBody>> {
         let now = SystemTime::now();
         let place = path::place(request.uri.path());
-        Ok(match self.behind(place, &request.headers, speed)? {
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let asked = Asked { codings: Codings::of(&request.headers), speed, second };
+        Ok(match self.behind(place, &request.headers, asked)? {
             Behind::File(chosen) => render::render(request, chosen, now),
             Behind::Page(StatusCode::OK, chosen) => {
                 let mut response = render::render(request, chosen, now);
@@ -250,42 +252,38 @@ impl Site {
         })
     }
 
-    fn behind(&self, place: Option<Place>, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
-        let Some(Place { path, folder }) = place else { return self.missing(None, headers, speed) };
-        let found = if folder {
-            self.in_folder(&path, headers, speed)?
-        } else {
-            self.by_name(&path, headers, speed)?
-        };
+    fn behind(&self, place: Option<Place>, headers: &HeaderMap, asked: Asked) -> io::Result<Behind> {
+        let Some(Place { path, folder }) = place else { return self.missing(None, headers, asked) };
+        let found = if folder { self.in_folder(&path, asked)? } else { self.by_name(&path, asked)? };
         match found {
-            Behind::Nothing => self.missing(Some(&path), headers, speed),
+            Behind::Nothing => self.missing(Some(&path), headers, asked),
             found => Ok(found),
         }
     }
 
     /// What stands for a folder.
-    fn in_folder(&self, path: &str, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
+    fn in_folder(&self, path: &str, asked: Asked) -> io::Result<Behind> {
         for name in &self.said.index {
-            match self.file(&path::joined(path, name), headers, speed)? {
+            match self.file(&path::joined(path, name), asked)? {
                 Behind::File(chosen) => return Ok(Behind::File(chosen)),
                 Behind::Forbidden => return Ok(Behind::Forbidden),
                 _ => {}
             }
         }
-        if self.said.listing && matches!(self.shelf.root.find(path, speed)?, Found::Folder(_)) {
+        if self.said.listing && matches!(self.shelf.root.find(path, asked.speed)?, Found::Folder(_)) {
             return Ok(Behind::Folder(path.to_owned()));
         }
         Ok(Behind::Nothing)
     }
 
     /// A file by its name, or by its name without `.html`; else a folder without its slash.
-    fn by_name(&self, path: &str, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
-        let found = self.file(path, headers, speed)?;
+    fn by_name(&self, path: &str, asked: Asked) -> io::Result<Behind> {
+        let found = self.file(path, asked)?;
         if self.said.extension && matches!(found, Behind::Nothing | Behind::Elsewhere) {
             let page = format!("{path}.html");
             // There is `.well-known`, and no `.well-known.html`.
             if page.rsplit('/').next().is_some_and(path::is_public)
-                && let page @ Behind::File(_) = self.file(&page, headers, speed)?
+                && let page @ Behind::File(_) = self.file(&page, asked)?
             {
                 return Ok(page);
             }
@@ -294,38 +292,38 @@ impl Site {
     }
 
     /// What is sent instead of what is not there.
-    fn missing(&self, path: Option<&str>, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
+    fn missing(&self, path: Option<&str>, headers: &HeaderMap, asked: Asked) -> io::Result<Behind> {
         let is_page = |path: &&str| !path.rsplit('/').next().is_some_and(|last| last.contains('.'));
         if let Some(fallback) = &self.said.fallback
             && path.filter(is_page).is_some()
             && accept::takes_html(headers)
-            && let Behind::File(chosen) = self.page(fallback, headers, speed)?
+            && let Behind::File(chosen) = self.page(fallback, asked)?
         {
             return Ok(Behind::Page(StatusCode::OK, chosen));
         }
         if let Some(not_found) = &self.said.not_found
-            && let Behind::File(chosen) = self.page(not_found, headers, speed)?
+            && let Behind::File(chosen) = self.page(not_found, asked)?
         {
             return Ok(Behind::Page(StatusCode::NOT_FOUND, chosen));
         }
         Ok(Behind::Nothing)
     }
 
-    fn page(&self, path: &str, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
-        said::page(path).map_or(Ok(Behind::Nothing), |path| self.file(path, headers, speed))
+    fn page(&self, path: &str, asked: Asked) -> io::Result<Behind> {
+        said::page(path).map_or(Ok(Behind::Nothing), |path| self.file(path, asked))
     }
 
     /// What is at exactly this path.
-    fn file(&self, path: &str, headers: &HeaderMap, speed: Speed) -> io::Result<Behind> {
-        Ok(match self.shelf.root.find(path, speed)? {
-            Found::File(at, stamp) => match self.shelf.choose(path, at, stamp, Codings::of(headers), speed) {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Behind::Forbidden,
-                chosen => chosen?.map_or(Behind::Nothing, Behind::File),
-            },
-            Found::Asset(asset) => Behind::File(self.shelf.embedded(path, &asset, Codings::of(headers))),
-            Found::Folder(_) => Behind::Elsewhere,
-            Found::Nothing => Behind::Nothing,
-            Found::Forbidden => Behind::Forbidden,
+    fn file(&self, path: &str, asked: Asked) -> io::Result<Behind> {
+        let found = match self.shelf.find(path, asked) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Found::Forbidden),
+            found => found?,
+        };
+        Ok(match found {
+            Ok(chosen) => Behind::File(chosen),
+            Err(Found::Folder(_)) => Behind::Elsewhere,
+            Err(Found::Forbidden) => Behind::Forbidden,
+            Err(_) => Behind::Nothing,
         })
     }
 
