@@ -8,7 +8,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, TryLockError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::SystemTime,
@@ -253,7 +253,11 @@ impl Shelf {
         let Some(Loaded::Kept(original)) = self.load((path, None), path, at, stamp, facts, speed)? else {
             return Ok(None);
         };
-        let Ok(_alone) = self.compressing.try_lock() else { return Ok(None) };
+        let _alone = match self.compressing.try_lock() {
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+        };
         if let Some(kept) = self.memory.find(path, Some(coding), &original.stamp) {
             return Ok(Some(kept));
         }

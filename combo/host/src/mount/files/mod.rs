@@ -237,7 +237,11 @@ impl Site {
                     response.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
                 response
             }
-            Behind::Page(status, chosen) => render::whole(status, chosen, now),
+            Behind::Page(status, mut chosen) => {
+                // What is said of the page itself is not said of what is not there.
+                chosen.caching = HeaderValue::from_static("no-cache");
+                render::whole(status, chosen, now)
+            }
             Behind::Folder(path) => match self.listed(&path, request, speed) {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     refuse(StatusCode::FORBIDDEN)
@@ -328,7 +332,7 @@ impl Site {
     /// What is at exactly this path.
     fn file(&self, path: &str, asked: Asked) -> io::Result<Behind> {
         let found = match self.shelf.find(path, asked) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Behind::Forbidden),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Found::Forbidden),
             found => found?,
         };
         Ok(match found {

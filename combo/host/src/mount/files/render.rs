@@ -47,6 +47,8 @@ pub(super) fn render(request: &Parts, chosen: Chosen, now: SystemTime) -> Respon
                     response
                 }
                 Asked::One(part) => one(chosen, part, now),
+                // Clients may take the coding for one of all parts together (RFC 9110, 15.3.7.2 does not say).
+                Asked::Several(_) if chosen.coding.is_some() => whole(StatusCode::OK, chosen, now),
                 Asked::Several(parts) => several(chosen, &parts, now),
             }
         }
@@ -95,7 +97,11 @@ fn several(chosen: Chosen, parts: &[Part], now: SystemTime) -> Response<FilesBod
 }
 
 /// What is said of a representation without sending any of it.
-fn bare(status: StatusCode, chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
+fn bare(status: StatusCode, mut chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
+    if status != StatusCode::NOT_MODIFIED {
+        // How long the file may be kept is not how long that there was a mistake.
+        chosen.caching = HeaderValue::from_static("no-cache");
+    }
     with_head(status, chosen, now).0
 }
 

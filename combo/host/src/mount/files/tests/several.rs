@@ -105,7 +105,7 @@ async fn no_two_answers_have_the_same_boundary() {
 }
 
 #[tokio::test]
-async fn parts_of_a_coding_are_parts_of_what_is_sent_in_it() {
+async fn one_part_of_a_coding_is_a_part_of_what_is_sent_in_it_and_several_are_all_of_it() {
     let site = Site::new().aged("a.css", text(60_000, 1), 9).aged("b.css", text(6000, 1), 9).aged(
         "b.css.gz",
         noise(3000, 1),
@@ -114,20 +114,18 @@ async fn parts_of_a_coding_are_parts_of_what_is_sent_in_it() {
     let files = site.files();
     for (uri, coding) in [("/a.css", "zstd"), ("/a.css", "br"), ("/b.css", "gzip")] {
         let whole = get_in(&files, uri, coding).await;
-        let headers =
-            [("accept-encoding", coding), ("range", "bytes=0-9,1500-1599"), ("if-range", whole.header(ETAG))];
-        let answered = send(&files, "GET", uri, &headers).await;
-        assert_eq!((answered.status, answered.header(ETAG)), (206, whole.header(ETAG)));
-        assert_eq!((answered.header(CONTENT_ENCODING), answered.header(VARY)), (coding, "accept-encoding"));
-        let parts = parts(&answered);
-        let len = whole.bytes.len();
-        for ((media, range, part), (first, last)) in parts.iter().zip([(0, 9), (1500, 1599)]) {
+        for (range, status, bytes) in [
+            ("bytes=1500-1599", 206, &whole.bytes[1500..=1599]),
+            ("bytes=0-9,1500-1599", 200, &whole.bytes[..]),
+        ] {
+            let headers = [("accept-encoding", coding), ("range", range), ("if-range", whole.header(ETAG))];
+            let answered = send(&files, "GET", uri, &headers).await;
+            assert_eq!((answered.status, answered.header(ETAG)), (status, whole.header(ETAG)));
             assert_eq!(
-                (&**media, &**range),
-                ("text/css; charset=utf-8", &*format!("bytes {first}-{last}/{len}"))
+                (answered.header(CONTENT_ENCODING), answered.header(VARY)),
+                (coding, "accept-encoding")
             );
-            assert!(*part == whole.bytes[first..=last], "{uri} {coding}");
+            assert!(answered.bytes == bytes, "{uri} {coding} {range}");
         }
-        assert_eq!(parts.len(), 2);
     }
 }
