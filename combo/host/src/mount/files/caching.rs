@@ -9,7 +9,7 @@ use globset::{ErrorKind, GlobBuilder, GlobMatcher};
 use http::HeaderValue;
 
 /// For what is never changed under its name.
-const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const FOR_EVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 
 /// For what may change: kept, but asked for each time.
 const ASK: HeaderValue = HeaderValue::from_static("no-cache");
@@ -285,12 +285,12 @@ mod tests {
         let check =
             |rules: &Rules, path: &str, expected: &str| assert_eq!(rules.value(path), expected, "{path}");
         check(&rules, "index.html", "no-cache");
-        check(&rules, "assets/app.3f9a0c1b.js", "public, max-age=31536000, immutable");
+        check(&rules, "assets/app.3f9a0c1b.js", "max-age=31536000, immutable");
         rules.push(Rule::new("assets/*.js", " max-age=60 ").unwrap());
         rules.push(Rule::new("assets/*", "no-store").unwrap());
         check(&rules, "assets/app.3f9a0c1b.js", "max-age=60");
         check(&rules, "assets/app.css", "no-store");
-        check(&rules, "other/app.3f9a0c1b.js", "public, max-age=31536000, immutable");
+        check(&rules, "other/app.3f9a0c1b.js", "max-age=31536000, immutable");
         check(&rules, "index.html", "no-cache");
     }
 

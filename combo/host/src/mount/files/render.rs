@@ -55,8 +55,12 @@ pub(super) fn render(request: &Parts, chosen: Chosen, now: SystemTime) -> Respon
     }
 }
 
-/// All of it, with a status, whatever was asked.
-pub(super) fn whole(status: StatusCode, chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
+/// All of it, with a status, whatever was asked. Where it stands for what is not there, nobody can ask whether it has
+/// changed (RFC 9110, 13.2.1), so that is not offered.
+pub(super) fn whole(status: StatusCode, mut chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
+    if status != StatusCode::OK {
+        (chosen.tag, chosen.dated) = (None, None);
+    }
     let (media, length, len) = (chosen.media.clone(), chosen.length.clone(), chosen.len);
     let (mut response, contents) = with_head(status, chosen, now);
     set(&mut response, CONTENT_TYPE, media);

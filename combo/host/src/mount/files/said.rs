@@ -33,7 +33,7 @@ const MEMORY: usize = 64 << 20;
 ///     Files::folder("site")
 ///         .fallback("index.html")
 ///         .not_found("404.html")
-///         .cache_control("assets/**", "public, max-age=31536000, immutable"),
+///         .cache_control("assets/**", "max-age=31536000, immutable"),
 /// );
 /// ```
 #[derive(Clone, Debug)]
