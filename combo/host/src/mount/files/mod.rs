@@ -6,6 +6,8 @@
 //! what the kernel has in memory; only if that is not enough it is done again on the blocking pool.
 //!
 //! Never: a file outside the folders, a hidden file, anything but a regular file, a large file in memory.
+#![expect(clippy::disallowed_methods, reason = "what is said of a date depends on what time it is")]
+
 mod accept;
 mod body;
 mod caching;
