@@ -70,6 +70,8 @@ mod start;
 mod stop;
 /// Bodies that come bit by bit.
 mod streaming;
+/// What the test suites of other servers of files hold.
+mod suites;
 /// System calls.
 #[cfg(feature = "outside")]
 mod syscalls;

@@ -319,7 +319,7 @@ impl Future for Answer {
             exchange.may_be_quiet();
         }
         ticket.whole |= response.body().is_end_stream();
-        Poll::Ready(Ok(response.map(|body| Outgoing { body, rest: None, given: None, ticket })))
+        Poll::Ready(Ok(response.map(|body| Outgoing { body, rest: None, given: (0, 0), ticket })))
     }
 }
 

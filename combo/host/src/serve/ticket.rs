@@ -261,12 +261,13 @@ pub(super) struct Outgoing {
     pub(super) body: ResponseBody,
     /// What came of it at once and is not sent yet.
     pub(super) rest: Option<Bytes>,
-    /// What was written when the last piece of a paced one was given.
-    pub(super) given: Option<u32>,
+    /// What was written when pieces of a paced one were given, and how large they are together.
+    pub(super) given: (u32, usize),
     pub(super) ticket: Ticket,
 }
 
-/// What is given to HTTP/2 at once. It keeps all that it is given, and for whom it likes: so not all of it is given.
+/// What is given to HTTP/2 at once, and after how much of a paced one HTTP/1 has to write before it is given more. They
+/// keep all that they are given, HTTP/2 for whom it likes: so not all of it is given.
 const PIECE: usize = 16 << 10;
 
 impl Drop for Outgoing {
@@ -335,26 +336,25 @@ impl Outgoing {
         }
         let Self { body, ticket, given, .. } = self;
         let is_paced = matches!(body.0, Content::Paced(_)) && ticket.exchange.is_none();
+        let so_far = ticket.line.progress.so_far();
         let polled = match &mut body.0 {
             Content::Paced(streamed) | Content::Streamed(streamed) => ticket
                 .guarded(|| streamed.as_mut().poll_frame(cx))
                 .unwrap_or_else(|_| Poll::Ready(Some(Err("the app panicked".into())))),
             _ => Pin::new(&mut *body).poll_frame(cx),
         };
-        if is_paced && polled.is_ready() {
-            *given = Some(ticket.line.progress.so_far());
+        if is_paced && let Poll::Ready(Some(Ok(frame))) = &polled {
+            let before = if given.0 == so_far { given.1 } else { 0 };
+            *given = (so_far, before + frame.data_ref().map_or(0, Bytes::len));
         }
         polled
     }
 
-    /// Whether the last piece of a paced one is still with the HTTP library, which would take a dozen more.
-    fn is_given(&mut self) -> bool {
+    /// Whether as much of a paced one as is given at once is still with the HTTP library, which would take a dozen more.
+    fn is_given(&self) -> bool {
         let progress = &self.ticket.line.progress;
-        let is_given = self.given.is_some_and(|given| given == progress.so_far() || progress.is_writing());
-        if !is_given {
-            self.given = None;
-        }
-        is_given
+        let (so_far, bytes) = self.given;
+        bytes >= PIECE && (so_far == progress.so_far() || progress.is_writing())
     }
 
     /// As much of it as is given at once.
