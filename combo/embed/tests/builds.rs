@@ -28,7 +28,7 @@ pub mod mount {
             let path = [folder, name].join("/").trim_start_matches('/').to_owned();
             match (embedded.find(&path).expect("it is there"), child) {
                 (embedded::Found::Folder, None) => below(embedded, &path),
-                (embedded::Found::File(asset), Some(child)) => {
+                (embedded::Found::File(_, asset), Some(child)) => {
                     assert!(std::ptr::eq(asset, child));
                     let forms = [("br", asset.brotli), ("zst", asset.zstd), ("gz", asset.gzip)];
                     let forms = forms.iter().filter_map(|(name, form)| form.map(|_| *name));

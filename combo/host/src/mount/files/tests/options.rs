@@ -2,7 +2,7 @@
 
 use super::*;
 
-const YEAR: &str = "public, max-age=31536000, immutable";
+const YEAR: &str = "max-age=31536000, immutable";
 
 #[tokio::test]
 async fn the_first_rule_that_matches_counts() {
