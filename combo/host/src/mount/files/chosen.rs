@@ -26,7 +26,7 @@ use super::{
     embedded::Asset,
     media,
     memory::{Kept, Memory},
-    opened::{Opened, Speed, Stamp},
+    opened::{Desk, Opened, Speed, Stamp},
     root::{Found, InBinary, Root},
 };
 
@@ -49,6 +49,8 @@ pub(super) struct Chosen {
     pub(super) dated: Option<HeaderValue>,
     pub(super) media: HeaderValue,
     pub(super) coding: Option<Coding>,
+    /// Whether its date is that of no other representation.
+    pub(super) is_sole: bool,
     /// What of a request decides which representation it is.
     pub(super) vary: Option<HeaderValue>,
     pub(super) caching: HeaderValue,
@@ -68,6 +70,7 @@ pub(super) struct Shelf {
     pub(super) rules: Rules,
     /// Whether texts are compressed here.
     pub(super) compresses: bool,
+    pub(super) opened: Desk,
     /// One at a time: nobody waits for what others have made compressed.
     pub(super) compressing: Mutex<()>,
 }
@@ -117,18 +120,23 @@ impl Shelf {
         if let Some(kept) = recalled {
             return Ok(self.choose(path, 0, kept.stamp, Some(kept), asked)?.ok_or(Found::Nothing));
         }
-        match self.root.find(path, asked.speed)? {
-            Found::File(at, stamp) => {
-                let kept = self.memory.find(path, None, &stamp).filter(|kept| kept.at == at);
-                // On other file systems than local ones even a glance may take long.
-                if let Some(kept) = kept.as_ref().filter(|_| asked.speed == Speed::Cached) {
-                    kept.resolved.store(asked.second, Relaxed);
-                }
-                Ok(self.choose(path, at, stamp, kept, asked)?.ok_or(Found::Nothing))
+        for _ in 0..TRIES {
+            let (at, stamp) = match self.root.find(path, asked.speed)? {
+                Found::File(at, stamp) => (at, stamp),
+                Found::Asset(asset) => return Ok(Ok(self.embedded(path, &asset, asked)?)),
+                found => return Ok(Err(found)),
+            };
+            let kept = self.memory.find(path, None, &stamp).filter(|kept| kept.at == at);
+            // On other file systems than local ones even a glance may take long.
+            if let Some(kept) = kept.as_ref().filter(|_| asked.speed == Speed::Cached) {
+                kept.resolved.store(asked.second, Relaxed);
             }
-            Found::Asset(asset) => Ok(Ok(self.embedded(path, &asset, asked.codings))),
-            found => Ok(Err(found)),
+            if let Some(chosen) = self.choose(path, at, stamp, kept, asked)? {
+                return Ok(Ok(chosen));
+            }
+            // It went away in between; what it lay over may be there.
         }
+        Ok(Err(Found::Nothing))
     }
 
     /// The best representation of a file that was found; nothing if it is gone by now.
@@ -175,7 +183,8 @@ impl Shelf {
     }
 
     /// The best representation of a file in the binary.
-    fn embedded(&self, path: &str, found: &InBinary<'_>, codings: Codings) -> Chosen {
+    fn embedded(&self, path: &str, found: &InBinary<'_>, asked: Asked) -> io::Result<Chosen> {
+        let Asked { codings, speed, .. } = asked;
         let Asset { contents, brotli, zstd, gzip, .. } = *found.asset;
         let coded = |coding| match coding {
             Coding::Brotli => brotli,
@@ -185,6 +194,10 @@ impl Shelf {
         let best = codings.iter().find_map(|coding| Some((Some(coding), coded(coding)?)));
         let (coding, contents) = best.unwrap_or((None, contents));
         let kept = &found.kept[coding.map_or(0, |coding| 1 + coding as usize)];
+        if kept.get().is_none() && speed == Speed::Cached && contents.len() as u64 > AT_ONCE {
+            // Its tag is made of all of it, which the kernel may have to read from the disk.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let kept = kept.get_or_init(|| {
             let facts = self.facts(path);
             // Who embedded them may have found it worth it all the same.
@@ -192,7 +205,7 @@ impl Shelf {
             let facts = Facts { is_compressed, ..facts };
             Arc::new(Kept::new(Stamp::BINARY, 0, Bytes::from_static(contents), facts, coding))
         });
-        kept.chosen()
+        Ok(kept.chosen())
     }
 
     fn facts(&self, path: &str) -> Facts {
@@ -270,7 +283,7 @@ impl Shelf {
             None => Kept::new(original.stamp, at, original.contents.clone(), facts.clone(), None),
         };
         let made = Arc::new(made);
-        if original.stamp.is_settled(SystemTime::now()) {
+        if original.settled {
             self.memory.keep(path, Some(coding), &made);
         }
         Ok(Some(made))
@@ -296,9 +309,9 @@ impl Shelf {
         }
         let Some(mut opened) = self.root.open_file(at, path, speed)? else { return Ok(None) };
         for _ in 0..TRIES {
-            if !self.memory.takes(opened.stamp.len) || !self.memory.has_room(opened.stamp.len) {
-                break;
-            }
+            let (began, len) = (SystemTime::now(), opened.stamp.len);
+            let reserved = if self.memory.takes(len) { self.memory.reserve(len as usize) } else { None };
+            let Some(reserved) = reserved else { break };
             let contents = match opened.read_whole(speed) {
                 Ok(contents) => contents,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Vec::new(),
@@ -310,14 +323,15 @@ impl Shelf {
                 opened.stamp = after;
                 continue;
             }
-            let Ok(contents) = self.memory.hold(contents) else { break };
-            let kept = Arc::new(Kept::new(after, at, contents, facts.clone(), coding));
-            if after.is_settled(SystemTime::now()) {
+            let mut kept = Kept::new(after, at, reserved.of(contents), facts.clone(), coding);
+            kept.settled = after.is_settled(began);
+            let kept = Arc::new(kept);
+            if kept.settled {
                 self.memory.keep(name, coding, &kept);
             }
             return Ok(Some(Loaded::Kept(kept)));
         }
-        Ok(Some(Loaded::Opened(opened)))
+        Ok(Some(Loaded::Opened(self.opened.shared(path, opened))))
     }
 }
 
@@ -336,6 +350,7 @@ impl Loaded {
             dated: stamp.modified().and_then(date),
             contents: Contents::Disk(opened),
             coding,
+            is_sole: coding.is_none() && !facts.has_codings(stamp.len),
             vary: facts.vary(),
             media: facts.media,
             caching: facts.caching,
@@ -344,6 +359,11 @@ impl Loaded {
 }
 
 impl Facts {
+    /// Whether a file of so many bytes may be sent compressed.
+    fn has_codings(&self, len: u64) -> bool {
+        self.is_compressible && len >= SMALLEST
+    }
+
     /// Of nothing in particular.
     #[cfg(test)]
     pub(super) fn none() -> Self {
@@ -368,6 +388,7 @@ impl Chosen {
             dated: None,
             media,
             coding: None,
+            is_sole: true,
             vary: None,
             caching,
         }
@@ -379,7 +400,7 @@ impl Kept {
         let (tag, length) = (tag(&contents), contents.len().into());
         let dated = stamp.modified().and_then(date);
         let (resolved, alone) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { stamp, at, contents, facts, coding, tag, length, dated, resolved, alone }
+        Self { stamp, at, contents, facts, coding, tag, length, dated, settled: true, resolved, alone }
     }
 
     fn chosen(&self) -> Chosen {
@@ -392,6 +413,7 @@ impl Kept {
             dated: self.dated.clone(),
             media: self.facts.media.clone(),
             coding: self.coding,
+            is_sole: self.coding.is_none() && !self.facts.has_codings(self.stamp.len),
             vary: self.facts.vary(),
             caching: self.facts.caching.clone(),
         }
@@ -420,11 +442,12 @@ fn tag(contents: &[u8]) -> HeaderValue {
     said(format!("\"{:032x}\"", xxh3_128(contents)))
 }
 
-/// Of a file too large to be read for its tag: by its time and length. A weak one, if it may have changed since and
+/// Of a file too large to be read for its tag: by its times and length, and so another on each machine. A weak one, if it may have changed since and
 /// still have both (RFC 9110, 8.8.1).
 fn timed(stamp: &Stamp, now: SystemTime) -> Option<HeaderValue> {
     let weak = if stamp.is_settled(now) { "" } else { "W/" };
-    Some(said(format!("{weak}\"{:x}-{:x}\"", stamp.nanoseconds()?, stamp.len)))
+    let (modified, changed) = stamp.nanoseconds()?;
+    Some(said(format!("{weak}\"{modified:x}-{changed:x}-{:x}\"", stamp.len)))
 }
 
 fn date(instant: SystemTime) -> Option<HeaderValue> {

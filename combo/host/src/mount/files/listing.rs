@@ -37,10 +37,10 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Of everything that may be shown.
-    pub(super) fn new(mut entries: Vec<Entry>) -> Self {
+    /// Of everything that may be shown, and of how much more there is that was not looked at.
+    pub(super) fn new(mut entries: Vec<Entry>, beyond: usize) -> Self {
         entries.sort_unstable_by(order);
-        let more = entries.len().saturating_sub(MOST);
+        let more = beyond + entries.len().saturating_sub(MOST);
         entries.truncate(MOST);
         Self { entries, more }
     }
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_page_lists_a_folder() {
         let undated = Entry { modified: None, ..file("b.txt", 12_595) };
-        let listing = Listing::new(vec![undated, file("a.txt", 1), folder("c")]);
+        let listing = Listing::new(vec![undated, file("a.txt", 1), folder("c")], 0);
         let expected = format!(
             "<!DOCTYPE html>\n\
              <html lang=\"en\">\n\
@@ -247,19 +247,19 @@ mod tests {
 
     #[test]
     fn an_empty_root_says_so() {
-        let html = Listing::new(Vec::new()).html("/", true);
+        let html = Listing::new(Vec::new(), 0).html("/", true);
         assert!(
             html.contains("<h1>Index of <bdi>/</bdi></h1>\n<p>Nothing is in this folder.</p>\n</body>"),
             "{html}"
         );
-        assert_eq!(Listing::new(Vec::new()).json(), "[]\n");
+        assert_eq!(Listing::new(Vec::new(), 0).json(), "[]\n");
     }
 
     #[test]
     fn names_are_text_and_links_stay_here() {
         #[track_caller]
         fn check(name: &str, link: &str, text: &str) {
-            let html = Listing::new(vec![file(name, 0)]).html("/", true);
+            let html = Listing::new(vec![file(name, 0)], 0).html("/", true);
             let expected = format!("<a href=\"./{link}\"><bdi>{text}</bdi></a>");
             assert!(html.contains(&expected), "{expected}: {html}");
         }
@@ -283,7 +283,7 @@ mod tests {
     fn the_title_is_the_decoded_path() {
         #[track_caller]
         fn check(path: &str, expected: &str) {
-            let html = Listing::new(Vec::new()).html(path, false);
+            let html = Listing::new(Vec::new(), 0).html(path, false);
             assert!(html.contains(&format!("<title>Index of {expected}</title>")), "{path}: {html}");
             assert!(html.contains(&format!("<h1>Index of <bdi>{expected}</bdi></h1>")), "{path}: {html}");
         }
@@ -307,14 +307,15 @@ mod tests {
             folder("Y"),
             file("C", 0),
         ];
-        let entries = Listing::new(entries).entries;
+        let entries = Listing::new(entries, 0).entries;
         let names: Vec<_> = entries.iter().map(|entry| &*entry.name).collect();
         assert_eq!(names, ["Y", "z", "_", "a", "B", "b", "C"]);
     }
 
     #[test]
     fn of_too_many_it_is_said_how_many() {
-        let many = |count: usize| Listing::new((0..count).map(|at| file(&format!("{at:06}"), 0)).collect());
+        let many =
+            |count: usize| Listing::new((0..count).map(|at| file(&format!("{at:06}"), 0)).collect(), 0);
         let listing = many(MOST);
         assert_eq!((listing.entries.len(), listing.more), (MOST, 0));
         assert!(!listing.html("/", true).contains("not shown"));
@@ -350,7 +351,7 @@ mod tests {
     fn json_is_that_of_nginx() {
         let old = Entry { modified: UNIX_EPOCH.checked_sub(Duration::from_secs(1)), ..file("old \"1\"", 7) };
         assert_eq!(
-            Listing::new(vec![file("a.txt", 12_595), folder("b"), old]).json(),
+            Listing::new(vec![file("a.txt", 12_595), folder("b"), old], 0).json(),
             concat!(
                 r#"[{"name":"b","type":"directory","mtime":"Sat, 28 Nov 2026 03:40:59 GMT"},"#,
                 r#"{"name":"a.txt","type":"file","mtime":"Sat, 28 Nov 2026 03:40:59 GMT","size":12595},"#,

@@ -38,6 +38,8 @@ pub(super) struct Kept {
     pub(super) tag: HeaderValue,
     pub(super) length: HeaderValue,
     pub(super) dated: Option<HeaderValue>,
+    /// Whether whatever has changed since they were read has changed the stamp.
+    pub(super) settled: bool,
     /// Second in which the path was last resolved and led to just this file.
     pub(super) resolved: AtomicU64,
     /// Second in which nothing that was compressed beforehand was beside it.
@@ -71,6 +73,7 @@ impl Memory {
     }
 
     /// Whether there is room for so many bytes more.
+    #[cfg(test)]
     pub(super) fn has_room(&self, len: u64) -> bool {
         self.room.taken.load(Relaxed) as u64 + len + ENTRY as u64 <= self.room.most as u64
     }
@@ -89,16 +92,20 @@ impl Memory {
         self.cache.insert(Key { path: path.into(), coding }, kept.clone());
     }
 
+    /// Room for so many bytes, before there are any; nothing if there is none.
+    pub(super) fn reserve(&self, len: usize) -> Option<Held> {
+        let counted = len.checked_add(ENTRY)?;
+        let with = |taken: usize| taken.checked_add(counted).filter(|taken| *taken <= self.room.most);
+        let _ = self.room.taken.fetch_update(Relaxed, Relaxed, with).ok()?;
+        Some(Held { contents: Vec::new(), counted, room: self.room.clone() })
+    }
+
     /// The contents as something that counts until it is gone; nothing if there is no room.
-    pub(super) fn hold(&self, mut contents: Vec<u8>) -> Result<Bytes, Vec<u8>> {
-        let len = contents.len() + ENTRY;
-        let with = |taken: usize| taken.checked_add(len).filter(|taken| *taken <= self.room.most);
-        if self.room.taken.fetch_update(Relaxed, Relaxed, with).is_err() {
-            return Err(contents);
+    pub(super) fn hold(&self, contents: Vec<u8>) -> Result<Bytes, Vec<u8>> {
+        match self.reserve(contents.len()) {
+            Some(held) => Ok(held.of(contents)),
+            None => Err(contents),
         }
-        // Compressors reserve as much as the worst case takes, which is more than the original.
-        contents.shrink_to_fit();
-        Ok(Bytes::from_owner(Held { contents, room: self.room.clone() }))
     }
 
     /// Bytes that are alive.
@@ -121,9 +128,22 @@ struct Room {
 }
 
 /// Takes its room with it.
-struct Held {
+#[derive(Debug)]
+pub(super) struct Held {
     contents: Vec<u8>,
+    counted: usize,
     room: Arc<Room>,
+}
+
+impl Held {
+    /// With the contents that the room was reserved for.
+    pub(super) fn of(mut self, mut contents: Vec<u8>) -> Bytes {
+        debug_assert!(contents.len() + ENTRY <= self.counted);
+        // Compressors reserve as much as the worst case takes, which is more than the original.
+        contents.shrink_to_fit();
+        self.contents = contents;
+        Bytes::from_owner(self)
+    }
 }
 
 impl AsRef<[u8]> for Held {
@@ -134,7 +154,7 @@ impl AsRef<[u8]> for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let _ = self.room.taken.fetch_sub(self.contents.len() + ENTRY, Relaxed);
+        let _ = self.room.taken.fetch_sub(self.counted, Relaxed);
     }
 }
 
@@ -197,6 +217,7 @@ mod tests {
             tag: nothing.clone(),
             length: nothing,
             dated: None,
+            settled: true,
             resolved: AtomicU64::new(0),
             alone: AtomicU64::new(0),
         })

@@ -54,9 +54,8 @@ use self::{
     accept::Codings,
     body::{FilesBody, Sending},
     chosen::{Asked, Chosen, Shelf},
-    listing::Listing,
     memory::Memory,
-    opened::Speed,
+    opened::{Desk, Speed},
     path::Place,
     root::{Found, Root},
     said::Layer,
@@ -77,6 +76,9 @@ const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 /// What a list of names needs, and nothing that a name could bring.
 const NOTHING_FROM_ELSEWHERE: HeaderValue =
     HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
+
+/// Bytes of a list that there is always room for; larger ones count as what is in memory.
+const LIST: usize = 256 << 10;
 
 /// What is served, for all workers.
 #[derive(Debug)]
@@ -113,7 +115,8 @@ impl Served {
     fn of(root: Root, said: Files) -> Result<Self, String> {
         let (memory, rules) = (Memory::new(said.memory), said.rules()?);
         let compresses = said.compresses;
-        let shelf = Shelf { root, memory, rules, compresses, compressing: Mutex::new(()) };
+        let shelf =
+            Shelf { root, memory, rules, compresses, opened: Desk::default(), compressing: Mutex::new(()) };
         Ok(Self { site: Arc::new(Site { shelf, said }), trips: Trips::default() })
     }
 
@@ -246,6 +249,9 @@ impl Site {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     refuse(StatusCode::FORBIDDEN)
                 }
+                Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+                    refuse(StatusCode::SERVICE_UNAVAILABLE)
+                }
                 Err(error) => return Err(error),
                 Ok(Some(chosen)) => {
                     let mut response = render::render(request, chosen, now);
@@ -348,16 +354,20 @@ impl Site {
         if speed == Speed::Cached {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let Some(entries) = self.shelf.root.list(path)? else { return Ok(None) };
-        let listing = Listing::new(entries);
+        let Some(listing) = self.shelf.root.list(path)? else { return Ok(None) };
         let (list, media) = if accept::wants_json(&request.headers) {
             (listing.json(), "application/json")
         } else {
             let public = path::with_slash(prefix(&request.headers), request.uri.path(), None);
             (listing.html(&public, path.is_empty()), "text/html; charset=utf-8")
         };
+        let list = match self.shelf.memory.hold(list.into_bytes()) {
+            Ok(list) => list,
+            Err(list) if list.len() <= LIST => list.into(),
+            Err(_) => return Err(io::ErrorKind::QuotaExceeded.into()),
+        };
         let mut chosen =
-            Chosen::made(list.into(), HeaderValue::from_static(media), HeaderValue::from_static("no-cache"));
+            Chosen::made(list, HeaderValue::from_static(media), HeaderValue::from_static("no-cache"));
         chosen.vary = Some(HeaderValue::from_static("accept"));
         Ok(Some(chosen))
     }

@@ -3,12 +3,13 @@
 //! What is read is what was measured: not one byte more if the file grows, and an error, not a
 //! shorter body, if it shrinks. Reading is by position, so parts of one file do not disturb each other.
 use std::{
+    collections::HashMap,
     fmt,
     future::Future,
     io::{self, IoSliceMut},
     os::fd::OwnedFd,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll, ready},
     time::{Duration, SystemTime},
 };
@@ -85,9 +86,11 @@ impl Stamp {
     }
 
     /// What changes with the contents, for an entity tag.
-    pub(super) fn nanoseconds(&self) -> Option<u128> {
-        let (seconds, nanoseconds) = self.modified;
-        Some(u128::try_from(seconds).ok()? * 1_000_000_000 + u128::from(nanoseconds))
+    pub(super) fn nanoseconds(&self) -> Option<(u128, u128)> {
+        let since = |(seconds, nanoseconds): (i64, u32)| {
+            Some(u128::try_from(seconds).ok()? * 1_000_000_000 + u128::from(nanoseconds))
+        };
+        Some((since(self.modified)?, since(self.changed)?))
     }
 }
 
@@ -155,6 +158,28 @@ impl Opened {
         let read = self.read(&mut piece, at, speed)?;
         piece.truncate(read);
         Ok(piece.into())
+    }
+}
+
+/// The files that are being sent: whoever asks for one of them gets the same descriptor, of which a process has not many.
+#[derive(Debug, Default)]
+pub(super) struct Desk(Mutex<HashMap<String, (Stamp, Weak<OwnedFd>)>>);
+
+impl Desk {
+    /// The file at a path as it was just opened, or as somebody else has it.
+    pub(super) fn shared(&self, path: &str, opened: Opened) -> Opened {
+        let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((stamp, file)) = sent.get(path)
+            && *stamp == opened.stamp
+            && let Some(file) = file.upgrade()
+        {
+            return Opened { file, ..opened };
+        }
+        if sent.len() == sent.capacity() {
+            sent.retain(|_, (_, file)| file.strong_count() > 0);
+        }
+        drop(sent.insert(path.to_owned(), (opened.stamp, Arc::downgrade(&opened.file))));
+        opened
     }
 }
 

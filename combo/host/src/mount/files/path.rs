@@ -3,7 +3,10 @@
 //! Every segment is percent-decoded exactly once. What could mean something else to a disk, a
 //! browser or another server (`..`, `\`, an encoded `/`, NUL) leads nowhere, like everything hidden.
 
-use percent_encoding::{CONTROLS, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+/// What is not said in a URL as it is; browsers take a backslash for a slash.
+const SAID: &AsciiSet = &CONTROLS.add(b'\\');
 
 /// The one hidden folder that is public (RFC 8615).
 const WELL_KNOWN: &str = ".well-known";
@@ -49,12 +52,12 @@ pub(crate) fn with_slash(prefix: &str, path: &str, query: Option<&str>) -> Strin
     let mut location = String::with_capacity(prefix.len() + path.len() + 2);
     for segment in prefix.split('/').chain(path.split('/')).filter(|segment| !segment.is_empty()) {
         location.push('/');
-        location.extend(utf8_percent_encode(segment, CONTROLS));
+        location.extend(utf8_percent_encode(segment, SAID));
     }
     location.push('/');
     if let Some(query) = query {
         location.push('?');
-        location.extend(utf8_percent_encode(query, CONTROLS));
+        location.extend(utf8_percent_encode(query, SAID));
     }
     location
 }
@@ -131,6 +134,7 @@ mod tests {
         check("", "//evil.example", None, "/evil.example/");
         check("", "////evil.example//b", None, "/evil.example/b/");
         check("//x", "/a", None, "/x/a/");
+        check("/\\evil.example", "/a", None, "/%5Cevil.example/a/");
         check("/b", "/a%20b", Some("c=%2f&d//e"), "/b/a%20b/?c=%2f&d//e");
         check("", "/a", Some(""), "/a/?");
         check("", "/€", Some("€"), "/%E2%82%AC/?%E2%82%AC");

@@ -26,13 +26,15 @@ use super::{
 /// The answer to a GET or HEAD.
 pub(super) fn render(request: &Parts, chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
     let current = Validators { tag: chosen.tag.as_ref(), modified: chosen.modified };
+    // A date that several representations have is a weak one (RFC 9110, 8.8.1).
+    let strong = Validators { modified: current.modified.filter(|_| chosen.is_sole), ..current };
     match judge(&request.headers, &current, now) {
         Verdict::Failed => bare(StatusCode::PRECONDITION_FAILED, chosen, now),
         Verdict::NotModified => bare(StatusCode::NOT_MODIFIED, chosen, now),
         Verdict::Proceed => {
             let range = match request.headers.get(RANGE) {
                 // `Range` is defined for GET alone (RFC 9110, 14.2).
-                Some(_) if request.method == Method::GET && range_holds(&request.headers, &current, now) => {
+                Some(_) if request.method == Method::GET && range_holds(&request.headers, &strong, now) => {
                     joined(&request.headers, &RANGE).map_or(Asked::Whole, |range| asked(&range, chosen.len))
                 }
                 _ => Asked::Whole,

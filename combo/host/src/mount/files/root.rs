@@ -7,7 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is where files are opened to be served")]
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -27,7 +27,7 @@ use rustix::{
 
 use super::{
     embedded::{self, Asset, Embedded},
-    listing::Entry,
+    listing::{self, Entry, Listing},
     memory::Kept,
     opened::{Opened, Speed, Stamp},
     said::Layer,
@@ -183,7 +183,8 @@ impl Root {
     /// ago, for which a third of the calls is enough.
     pub(super) fn glance(&self, path: &str) -> Option<Stamp> {
         let Some(Place::Disk(folder)) = self.places.first() else { return None };
-        let stat = statx(folder, path, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).ok()?;
+        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+        let stat = statx(folder, path, flags, StatxFlags::BASIC_STATS).ok()?;
         Some(Stamp::of(&stat))
     }
 
@@ -224,21 +225,16 @@ impl Root {
     /// # Errors
     ///
     /// As for [`open_file`](Self::open_file).
-    pub(super) fn list(&self, path: &str) -> io::Result<Option<Vec<Entry>>> {
-        let (mut entries, mut closed) = (None, false);
-        let mut seen = HashSet::new();
+    pub(super) fn list(&self, path: &str) -> io::Result<Option<Listing>> {
+        let (mut names, mut closed) = (None, false);
         let within = Path::new(if path.is_empty() { "." } else { path });
         for place in &self.places {
             let folder = match place {
                 Place::Disk(folder) => folder,
                 Place::Binary(Binary { embedded, .. }) => {
                     if matches!(embedded.find(path), Some(embedded::Found::Folder)) {
-                        let entries: &mut Vec<Entry> = entries.get_or_insert_default();
-                        for (name, _) in embedded.children(path) {
-                            if super::path::is_public(name) && seen.insert(name.to_owned()) {
-                                entries.extend(self.entry(path, name)?);
-                            }
-                        }
+                        let names: &mut BTreeSet<String> = names.get_or_insert_default();
+                        names.extend(embedded.children(path).map(|(name, _)| name.to_owned()));
                     }
                     continue;
                 }
@@ -250,19 +246,22 @@ impl Root {
                     continue;
                 }
             };
-            let entries: &mut Vec<Entry> = entries.get_or_insert_default();
+            let names: &mut BTreeSet<String> = names.get_or_insert_default();
             for entry in Dir::new(listed)? {
-                let entry = entry?;
-                let Ok(name) = entry.file_name().to_str() else { continue };
-                if super::path::is_public(name) && seen.insert(name.to_owned()) {
-                    entries.extend(self.entry(path, name)?);
-                }
+                names.extend(entry?.file_name().to_str().map(ToOwned::to_owned));
             }
         }
-        if closed && entries.is_none() {
-            return Err(io::ErrorKind::PermissionDenied.into());
+        let Some(mut names) = names else {
+            return if closed { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(None) };
+        };
+        names.retain(|name| super::path::is_public(name));
+        // To look at each takes longer than to read its name.
+        let beyond = names.len().saturating_sub(listing::MOST);
+        let mut entries = Vec::new();
+        for name in names.iter().take(listing::MOST) {
+            entries.extend(self.entry(path, name)?);
         }
-        Ok(entries)
+        Ok(Some(Listing::new(entries, beyond)))
     }
 
     fn entry(&self, folder: &str, name: &str) -> io::Result<Option<Entry>> {
@@ -290,7 +289,10 @@ impl Root {
             if speed == Speed::Cached {
                 return Err(Errno::AGAIN);
             }
-            self.local.learn(&named, &stat);
+            // Only these keep their number when they are unmounted and others come.
+            if stat.stx_dev_major != 0 {
+                self.local.learn(&named, &stat);
+            }
         }
         Ok((kind(&stat), Stamp::of(&stat)))
     }
