@@ -14,7 +14,7 @@ use super::{
 /// What a combo holds of small files in memory, for each mount, if nothing else is said.
 const MEMORY: usize = 64 << 20;
 
-/// Files behind a mount, with what is said of them: for [`mount::files`](crate::mount::files).
+/// Files behind a mount, with what is said of them: for [`mount::files`](crate::mount::files()).
 ///
 /// With nothing said it is what a careful operator would have configured:
 ///
