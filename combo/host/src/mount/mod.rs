@@ -334,11 +334,11 @@ impl Target {
             Source::Redirect { to, .. } => redirect::fault(to),
             _ => None,
         };
-        let mut files = Vec::new();
-        #[cfg(feature = "files")]
-        if let Source::Files(said) = &self.source {
-            files = said.faults();
-        }
+        let files = match &self.source {
+            #[cfg(feature = "files")]
+            Source::Files(said) => said.faults(),
+            _ => Vec::new(),
+        };
         source
             .into_iter()
             .chain(files)

@@ -134,6 +134,7 @@ pub(crate) enum Content {
     /// All of it is here.
     Whole(Bytes),
     /// It is always there, so the next piece is asked for when the last is written.
+    #[cfg_attr(not(feature = "files"), expect(dead_code, reason = "files alone are always there"))]
     Paced(SendWrapper<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>),
     /// It comes bit by bit.
     Streamed(SendWrapper<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>),
@@ -161,6 +162,7 @@ impl ResponseBody {
 
     /// One that is always ready, and of which no more than a piece is to be held for a client that takes
     /// its time.
+    #[cfg(feature = "files")]
     pub(crate) fn paced<B>(body: B) -> Self
     where
         B: Body<Data = Bytes> + 'static,

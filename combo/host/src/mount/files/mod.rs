@@ -91,7 +91,7 @@ struct Site {
 #[derive(Clone, Debug)]
 pub(super) struct Served {
     site: Arc<Site>,
-    /// Of each worker its own.
+    /// Of each worker its own, and one for all threads of a mount's own.
     trips: Trips,
 }
 
