@@ -138,13 +138,14 @@ const NGINX: &[Case] = &[
         &[("last-modified", "~GMT")],
         "*",
     ),
+    // nginx: 206. What may also be sent compressed has the same date in each coding, so it is a weak one (RFC 9110, 8.8.1).
     (
         "range_if_range: if-range",
         "GET /t1.html",
         &[("Range", "bytes=0-9"), ("If-Range", "{modified}")],
-        206,
+        200,
         &[],
-        "X000XXXXXX",
+        "*",
     ),
     (
         "not_modified: 0x7F000000",
