@@ -78,11 +78,12 @@ impl Codings {
         }
     }
 
+    /// Whether none is.
     pub(super) fn is_empty(self) -> bool {
         self.wanted[0].is_none()
     }
 
-    /// Whether any of them is wanted.
+    /// Whether each of them is wanted.
     pub(super) fn is_all(self) -> bool {
         self.wanted[2].is_some()
     }

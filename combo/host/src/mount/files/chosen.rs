@@ -1,9 +1,5 @@
 //! Takes a file that was found, gives the representation of it that suits the client best: as it is, as somebody
 //! compressed it beforehand (`a.css.br` beside `a.css`), or compressed here, once, and kept with the file.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "what may change unseen depends on how long ago it has changed"
-)]
 
 use std::{
     io,
@@ -26,7 +22,7 @@ use super::{
     embedded::Asset,
     media,
     memory::{Kept, Memory},
-    opened::{Desk, Opened, Speed, Stamp},
+    opened::{InUse, Opened, Speed, Stamp},
     root::{Found, InBinary, Root},
 };
 
@@ -70,18 +66,25 @@ pub(super) struct Shelf {
     pub(super) rules: Rules,
     /// Whether texts are compressed here.
     pub(super) compresses: bool,
-    pub(super) opened: Desk,
+    pub(super) in_use: InUse,
     /// One at a time: nobody waits for what others have made compressed.
     pub(super) compressing: Mutex<()>,
 }
 
 /// How a file is asked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct Inquiry {
     pub(super) codings: Codings,
     pub(super) speed: Speed,
-    /// Of the wall clock.
-    pub(super) second: u64,
+    /// The moment of the answer, before anything was read for it.
+    pub(super) now: SystemTime,
+}
+
+impl Inquiry {
+    /// Of the wall clock; none before 1970.
+    fn second(self) -> u64 {
+        dates::seconds(self.now).unwrap_or(0)
+    }
 }
 
 /// A file in memory, or opened.
@@ -111,27 +114,29 @@ impl Shelf {
     /// # Errors
     ///
     /// When the world refuses; [`WouldBlock`](io::ErrorKind::WouldBlock) if it has to be asked at any speed.
-    pub(super) fn find(&self, path: &str, asked: Asked) -> io::Result<Result<Chosen, Found<'_>>> {
+    pub(super) fn find(&self, path: &str, inquiry: Inquiry) -> io::Result<Result<Chosen, Found<'_>>> {
         let recalled = self.memory.recall(path).filter(|kept| {
             kept.at == 0
-                && kept.resolved.load(Relaxed) == asked.second
+                && kept.resolved.load(Relaxed) == inquiry.second()
                 && self.root.glance(path) == Some(kept.stamp)
         });
-        if let Some(kept) = recalled {
-            return Ok(self.choose(path, 0, kept.stamp, Some(kept), asked)?.ok_or(Found::Nothing));
+        if let Some(kept) = recalled
+            && let Some(chosen) = self.choose(path, 0, kept.stamp, Some(kept), inquiry)?
+        {
+            return Ok(Ok(chosen));
         }
         for _ in 0..TRIES {
-            let (at, stamp) = match self.root.find(path, asked.speed)? {
+            let (at, stamp) = match self.root.find(path, inquiry.speed)? {
                 Found::File(at, stamp) => (at, stamp),
-                Found::Asset(asset) => return Ok(Ok(self.embedded(path, &asset, asked)?)),
+                Found::Asset(asset) => return Ok(Ok(self.embedded(path, &asset, inquiry)?)),
                 found => return Ok(Err(found)),
             };
             let kept = self.memory.find(path, None, &stamp).filter(|kept| kept.at == at);
             // On other file systems than local ones even a glance may take long.
-            if let Some(kept) = kept.as_ref().filter(|_| asked.speed == Speed::Cached) {
-                kept.resolved.store(asked.second, Relaxed);
+            if let Some(kept) = kept.as_ref().filter(|_| inquiry.speed == Speed::Cached) {
+                kept.resolved.store(inquiry.second(), Relaxed);
             }
-            if let Some(chosen) = self.choose(path, at, stamp, kept, asked)? {
+            if let Some(chosen) = self.choose(path, at, stamp, kept, inquiry)? {
                 return Ok(Ok(chosen));
             }
             // It went away in between; what it lay over may be there.
@@ -146,9 +151,9 @@ impl Shelf {
         at: usize,
         stamp: Stamp,
         kept: Option<Arc<Kept>>,
-        asked: Asked,
+        inquiry: Inquiry,
     ) -> io::Result<Option<Chosen>> {
-        let Asked { codings, speed, second } = asked;
+        let (Inquiry { codings, speed, .. }, second) = (inquiry, inquiry.second());
         if codings.is_empty()
             && let Some(kept) = kept
         {
@@ -162,15 +167,15 @@ impl Shelf {
             if let Some((coding, sibling, found, of)) = sibling {
                 if (made.is_none() || codings.is_best(coding))
                     && let Some(loaded) =
-                        readable(self.load((path, Some(coding)), &sibling, found, of, &facts, speed))?
+                        readable(self.load((path, Some(coding)), &sibling, found, of, &facts, inquiry))?
                 {
-                    return Ok(Some(loaded.chosen(facts, Some(coding))));
+                    return Ok(Some(loaded.chosen(facts, Some(coding), inquiry.now)));
                 }
             } else if let Some(kept) = kept.as_ref().filter(|_| codings.is_all()) {
                 kept.alone.store(second, Relaxed);
             }
             if let Some(coding) = made
-                && let Some(kept) = self.compressed(path, at, stamp, coding, &facts, speed)?
+                && let Some(kept) = self.compressed(path, at, stamp, coding, &facts, inquiry)?
             {
                 return Ok(Some(kept.chosen()));
             }
@@ -178,13 +183,13 @@ impl Shelf {
         if let Some(kept) = kept {
             return Ok(Some(kept.chosen()));
         }
-        let loaded = self.load((path, None), path, at, stamp, &facts, speed)?;
-        Ok(loaded.map(|loaded| loaded.chosen(facts, None)))
+        let loaded = self.load((path, None), path, at, stamp, &facts, inquiry)?;
+        Ok(loaded.map(|loaded| loaded.chosen(facts, None, inquiry.now)))
     }
 
     /// The best representation of a file in the binary.
-    fn embedded(&self, path: &str, found: &InBinary<'_>, asked: Asked) -> io::Result<Chosen> {
-        let Asked { codings, speed, .. } = asked;
+    fn embedded(&self, path: &str, found: &InBinary<'_>, inquiry: Inquiry) -> io::Result<Chosen> {
+        let Inquiry { codings, speed, .. } = inquiry;
         let Asset { contents, brotli, zstd, gzip, .. } = *found.asset;
         let coded = |coding| match coding {
             Coding::Brotli => brotli,
@@ -220,7 +225,7 @@ impl Shelf {
     }
 
     fn may_compress(&self, facts: &Facts, stamp: &Stamp) -> bool {
-        self.compresses && facts.is_compressible && stamp.len >= SMALLEST && self.memory.takes(stamp.len)
+        self.compresses && facts.has_codings(stamp.len) && self.memory.takes(stamp.len)
     }
 
     /// The file beside it that has the same in the coding that the client likes best: its path, where it was
@@ -255,15 +260,15 @@ impl Shelf {
         stamp: Stamp,
         coding: Coding,
         facts: &Facts,
-        speed: Speed,
+        inquiry: Inquiry,
     ) -> io::Result<Option<Arc<Kept>>> {
         if let Some(kept) = self.memory.find(path, Some(coding), &stamp) {
             return Ok(Some(kept));
         }
-        if speed == Speed::Cached {
+        if inquiry.speed == Speed::Cached {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let Some(Loaded::Kept(original)) = self.load((path, None), path, at, stamp, facts, speed)? else {
+        let Some(Loaded::Kept(original)) = self.load((path, None), path, at, stamp, facts, inquiry)? else {
             return Ok(None);
         };
         let _alone = match self.compressing.try_lock() {
@@ -297,9 +302,9 @@ impl Shelf {
         at: usize,
         stamp: Stamp,
         facts: &Facts,
-        speed: Speed,
+        inquiry: Inquiry,
     ) -> io::Result<Option<Loaded>> {
-        let (name, coding) = key;
+        let ((name, coding), Inquiry { speed, now, .. }) = (key, inquiry);
         let small = self.memory.takes(stamp.len);
         if small && let Some(kept) = self.memory.find(name, coding, &stamp) {
             return Ok(Some(Loaded::Kept(kept)));
@@ -309,7 +314,7 @@ impl Shelf {
         }
         let Some(mut opened) = self.root.open_file(at, path, speed)? else { return Ok(None) };
         for _ in 0..TRIES {
-            let (began, len) = (SystemTime::now(), opened.stamp.len);
+            let len = opened.stamp.len;
             let reserved = if self.memory.takes(len) { self.memory.reserve(len as usize) } else { None };
             let Some(reserved) = reserved else { break };
             let contents = match opened.read_whole(speed) {
@@ -324,19 +329,19 @@ impl Shelf {
                 continue;
             }
             let mut kept = Kept::new(after, at, reserved.of(contents), facts.clone(), coding);
-            kept.settled = after.is_settled(began);
+            kept.settled = after.is_settled(now);
             let kept = Arc::new(kept);
             if kept.settled {
                 self.memory.keep(name, coding, &kept);
             }
             return Ok(Some(Loaded::Kept(kept)));
         }
-        Ok(Some(Loaded::Opened(self.opened.shared(path, opened))))
+        Ok(Some(Loaded::Opened(self.in_use.shared(path, opened))))
     }
 }
 
 impl Loaded {
-    fn chosen(self, facts: Facts, coding: Option<Coding>) -> Chosen {
+    fn chosen(self, facts: Facts, coding: Option<Coding>, now: SystemTime) -> Chosen {
         let opened = match self {
             Self::Kept(kept) => return kept.chosen(),
             Self::Opened(opened) => opened,
@@ -345,7 +350,7 @@ impl Loaded {
         Chosen {
             len: stamp.len,
             length: stamp.len.into(),
-            tag: timed(&stamp, SystemTime::now()),
+            tag: timed(&stamp, now),
             modified: stamp.modified(),
             dated: stamp.modified().and_then(date),
             contents: Contents::Disk(opened),
@@ -442,8 +447,8 @@ fn tag(contents: &[u8]) -> HeaderValue {
     said(format!("\"{:032x}\"", xxh3_128(contents)))
 }
 
-/// Of a file too large to be read for its tag: by its times and length, and so another on each machine. A weak one, if it may have changed since and
-/// still have both (RFC 9110, 8.8.1).
+/// Of a file too large to be read for its tag: by its times and length, and so another on each machine. A weak one,
+/// if it may have changed since and still have all three (RFC 9110, 8.8.1).
 fn timed(stamp: &Stamp, now: SystemTime) -> Option<HeaderValue> {
     let weak = if stamp.is_settled(now) { "" } else { "W/" };
     let (modified, changed) = stamp.nanoseconds()?;

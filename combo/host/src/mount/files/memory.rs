@@ -83,7 +83,7 @@ impl Memory {
         self.cache.get(&Name { path, coding }).filter(|kept| kept.stamp == *stamp)
     }
 
-    /// What was kept of the file at `path` as it is, whatever that is now.
+    /// What was kept of the file at `path` without a coding, whatever that is now.
     pub(super) fn recall(&self, path: &str) -> Option<Arc<Kept>> {
         self.cache.get(&Name { path, coding: None })
     }

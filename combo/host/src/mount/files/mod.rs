@@ -53,9 +53,9 @@ use http_body_util::BodyExt;
 use self::{
     accept::Codings,
     body::{FilesBody, Sending},
-    chosen::{Asked, Chosen, Shelf},
+    chosen::{Chosen, Inquiry, Shelf},
     memory::Memory,
-    opened::{Desk, Speed},
+    opened::{InUse, Speed},
     path::Place,
     root::{Found, Root},
     said::Layer,
@@ -67,7 +67,7 @@ pub use self::{
 };
 use super::{
     Answered, Answering, App, Arrival, Builder, Recipe, X_FORWARDED_PREFIX,
-    own_threads::{self, SendApp, SendBody},
+    own_threads::{Asked, SendApp, SendBody},
 };
 use crate::serve::body::{RequestBody, ResponseBody};
 
@@ -116,7 +116,7 @@ impl Served {
         let (memory, rules) = (Memory::new(said.memory), said.rules()?);
         let compresses = said.compresses;
         let shelf =
-            Shelf { root, memory, rules, compresses, opened: Desk::default(), compressing: Mutex::new(()) };
+            Shelf { root, memory, rules, compresses, in_use: InUse::default(), compressing: Mutex::new(()) };
         Ok(Self { site: Arc::new(Site { shelf, said }), trips: Trips::default() })
     }
 
@@ -177,7 +177,7 @@ impl App for Served {
 }
 
 impl SendApp for Served {
-    fn ask(&self, mut request: Request<RequestBody>, mut arrival: Arrival<'_>) -> own_threads::Asked {
+    fn ask(&self, mut request: Request<RequestBody>, mut arrival: Arrival<'_>) -> Asked {
         let _ = arrival.strip(&mut request);
         let asked = self.clone().ask(request.into_parts().0);
         Box::pin(async move { Ok(asked.await?.map(|body| Box::pin(body.map_err(Into::into)) as SendBody)) })
@@ -230,9 +230,8 @@ impl Site {
     fn get(&self, request: &Parts, speed: Speed) -> io::Result<Response<FilesBody>> {
         let now = SystemTime::now();
         let place = path::place(request.uri.path());
-        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let asked = Asked { codings: Codings::of(&request.headers), speed, second };
-        Ok(match self.behind(place, &request.headers, asked)? {
+        let inquiry = Inquiry { codings: Codings::of(&request.headers), speed, now };
+        Ok(match self.behind(place, &request.headers, inquiry)? {
             Behind::File(chosen) => render::render(request, chosen, now),
             Behind::Page(StatusCode::OK, chosen) => {
                 let mut response = render::render(request, chosen, now);
@@ -274,38 +273,38 @@ impl Site {
         })
     }
 
-    fn behind(&self, place: Option<Place>, headers: &HeaderMap, asked: Asked) -> io::Result<Behind> {
-        let Some(Place { path, folder }) = place else { return self.missing(None, headers, asked) };
-        let found = if folder { self.in_folder(&path, asked)? } else { self.by_name(&path, asked)? };
+    fn behind(&self, place: Option<Place>, headers: &HeaderMap, inquiry: Inquiry) -> io::Result<Behind> {
+        let Some(Place { path, folder }) = place else { return self.missing(None, headers, inquiry) };
+        let found = if folder { self.in_folder(&path, inquiry)? } else { self.by_name(&path, inquiry)? };
         match found {
-            Behind::Nothing => self.missing(Some(&path), headers, asked),
+            Behind::Nothing => self.missing(Some(&path), headers, inquiry),
             found => Ok(found),
         }
     }
 
     /// What stands for a folder.
-    fn in_folder(&self, path: &str, asked: Asked) -> io::Result<Behind> {
+    fn in_folder(&self, path: &str, inquiry: Inquiry) -> io::Result<Behind> {
         for name in &self.said.index {
-            match self.file(&path::joined(path, name), asked)? {
+            match self.file(&path::joined(path, name), inquiry)? {
                 Behind::File(chosen) => return Ok(Behind::File(chosen)),
                 Behind::Forbidden => return Ok(Behind::Forbidden),
                 _ => {}
             }
         }
-        if self.said.listing && matches!(self.shelf.root.find(path, asked.speed)?, Found::Folder(_)) {
+        if self.said.listing && matches!(self.shelf.root.find(path, inquiry.speed)?, Found::Folder(_)) {
             return Ok(Behind::Folder(path.to_owned()));
         }
         Ok(Behind::Nothing)
     }
 
     /// A file by its name, or by its name without `.html`; else a folder without its slash.
-    fn by_name(&self, path: &str, asked: Asked) -> io::Result<Behind> {
-        let found = self.file(path, asked)?;
+    fn by_name(&self, path: &str, inquiry: Inquiry) -> io::Result<Behind> {
+        let found = self.file(path, inquiry)?;
         if self.said.extension && matches!(found, Behind::Nothing | Behind::Elsewhere) {
             let page = format!("{path}.html");
             // There is `.well-known`, and no `.well-known.html`.
             if page.rsplit('/').next().is_some_and(path::is_public)
-                && let page @ Behind::File(_) = self.file(&page, asked)?
+                && let page @ Behind::File(_) = self.file(&page, inquiry)?
             {
                 return Ok(page);
             }
@@ -314,30 +313,30 @@ impl Site {
     }
 
     /// What is sent instead of what is not there.
-    fn missing(&self, path: Option<&str>, headers: &HeaderMap, asked: Asked) -> io::Result<Behind> {
+    fn missing(&self, path: Option<&str>, headers: &HeaderMap, inquiry: Inquiry) -> io::Result<Behind> {
         let is_page = |path: &&str| !path.rsplit('/').next().is_some_and(|last| last.contains('.'));
         if let Some(fallback) = &self.said.fallback
             && path.filter(is_page).is_some()
             && accept::takes_html(headers)
-            && let Behind::File(chosen) = self.page(fallback, asked)?
+            && let Behind::File(chosen) = self.page(fallback, inquiry)?
         {
             return Ok(Behind::Page(StatusCode::OK, chosen));
         }
         if let Some(not_found) = &self.said.not_found
-            && let Behind::File(chosen) = self.page(not_found, asked)?
+            && let Behind::File(chosen) = self.page(not_found, inquiry)?
         {
             return Ok(Behind::Page(StatusCode::NOT_FOUND, chosen));
         }
         Ok(Behind::Nothing)
     }
 
-    fn page(&self, path: &str, asked: Asked) -> io::Result<Behind> {
-        said::page(path).map_or(Ok(Behind::Nothing), |path| self.file(path, asked))
+    fn page(&self, path: &str, inquiry: Inquiry) -> io::Result<Behind> {
+        said::page(path).map_or(Ok(Behind::Nothing), |path| self.file(path, inquiry))
     }
 
     /// What is at exactly this path.
-    fn file(&self, path: &str, asked: Asked) -> io::Result<Behind> {
-        let found = match self.shelf.find(path, asked) {
+    fn file(&self, path: &str, inquiry: Inquiry) -> io::Result<Behind> {
+        let found = match self.shelf.find(path, inquiry) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Found::Forbidden),
             found => found?,
         };

@@ -22,7 +22,8 @@ use rustix::{
 
 use super::trips::Trips;
 
-/// Bytes read at once, and all that a slow reader of a large file holds of it.
+/// Bytes read at once, and all that a slow reader of a large file holds of it where nothing stands between: in layers
+/// and on threads of its own, a few of them.
 pub(super) const PIECE: usize = 32 << 10;
 
 /// For so long after a change another one may leave the same time behind: the kernel's clock for files ticks every
@@ -163,9 +164,9 @@ impl Opened {
 
 /// The files that are being sent: whoever asks for one of them gets the same descriptor, of which a process has not many.
 #[derive(Debug, Default)]
-pub(super) struct Desk(Mutex<HashMap<String, (Stamp, Weak<OwnedFd>)>>);
+pub(super) struct InUse(Mutex<HashMap<String, (Stamp, Weak<OwnedFd>)>>);
 
-impl Desk {
+impl InUse {
     /// The file at a path as it was just opened, or as somebody else has it.
     pub(super) fn shared(&self, path: &str, opened: Opened) -> Opened {
         let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -32,10 +32,12 @@ pub(super) fn render(request: &Parts, chosen: Chosen, now: SystemTime) -> Respon
         Verdict::Failed => bare(StatusCode::PRECONDITION_FAILED, chosen, now),
         Verdict::NotModified => bare(StatusCode::NOT_MODIFIED, chosen, now),
         Verdict::Proceed => {
-            let range = match request.headers.get(RANGE) {
+            let range = match alone(&request.headers, &RANGE) {
                 // `Range` is defined for GET alone (RFC 9110, 14.2).
-                Some(_) if request.method == Method::GET && range_holds(&request.headers, &strong, now) => {
-                    joined(&request.headers, &RANGE).map_or(Asked::Whole, |range| asked(&range, chosen.len))
+                Some(range)
+                    if request.method == Method::GET && range_holds(&request.headers, &strong, now) =>
+                {
+                    asked(range, chosen.len)
                 }
                 _ => Asked::Whole,
             };
@@ -168,8 +170,9 @@ fn said(text: String) -> HeaderValue {
     HeaderValue::try_from(text).expect("digits and a few words are visible ASCII")
 }
 
-/// All lines of a header as one list (RFC 9110, 5.3).
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let lines: Result<Vec<_>, _> = headers.get_all(name).iter().map(HeaderValue::to_str).collect();
-    Some(lines.ok()?.join(", "))
+/// A header that is said once; several of `Range` are no list that could be read.
+fn alone<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut lines = headers.get_all(name).iter();
+    let line = lines.next().filter(|_| lines.next().is_none())?;
+    line.to_str().ok()
 }

@@ -116,9 +116,9 @@ impl Root {
         if places.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no folder to serve"));
         }
-        let mut root = Self { places, resolver: Resolver::Walk, local: Local::default() };
-        let mut resolver = Resolver::Walk;
-        for folder in root.folders() {
+        let (mut resolver, local) = (Resolver::Walk, Local::default());
+        for place in &places {
+            let Place::Disk(folder) = place else { continue };
             // Kernels before 5.6 do not know the call, and some sandboxes do not permit it.
             resolver = match beneath(folder, Path::new("."), NAME, Speed::Any) {
                 Ok(_) => Resolver::Kernel {
@@ -129,17 +129,9 @@ impl Root {
                 },
                 Err(_) => Resolver::Walk,
             };
-            root.local.learn(folder, &measure(folder, Speed::Any)?);
+            local.learn(folder, &measure(folder, Speed::Any)?);
         }
-        root.resolver = resolver;
-        Ok(root)
-    }
-
-    fn folders(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.places.iter().filter_map(|place| match place {
-            Place::Disk(folder) => Some(folder),
-            Place::Binary(_) => None,
-        })
+        Ok(Self { places, resolver, local })
     }
 
     /// The same folders, resolved by `resolver`.
@@ -220,7 +212,7 @@ impl Root {
         Ok(Stamp::of(&measure(opened.file(), speed)?))
     }
 
-    /// All that may be served in the folder at `path`, in no order; nothing if there is no such folder. Blocking.
+    /// What may be served in the folder at `path`; nothing if there is no such folder. Blocking.
     ///
     /// # Errors
     ///
