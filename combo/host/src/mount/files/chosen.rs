@@ -230,7 +230,7 @@ impl Shelf {
 
     /// The file beside it that has the same in the coding that the client likes best: its path, where it was
     /// found, and what it is. One that is older than the original is of what that was before, and one in another
-    /// folder than the original is of what lies there, or lay.
+    /// folder than the original is of what lies there, or lay. An empty one compresses nothing.
     fn sibling(
         &self,
         path: &str,
@@ -243,7 +243,7 @@ impl Shelf {
             let beside = format!("{path}{}", extension(coding));
             if let Found::File(at, stamp) = self.root.find(&beside, speed)?
                 && at == folder
-                && stamp.len < original.len
+                && (1..original.len).contains(&stamp.len)
                 && stamp.is_no_older(original)
             {
                 return Ok(Some((coding, beside, at, stamp)));

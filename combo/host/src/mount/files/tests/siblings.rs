@@ -129,6 +129,7 @@ async fn what_is_not_of_the_original_is_not_sent() {
     let original = || Site::new().aged("a.css", text(400, 1), 100);
     for (case, site) in [
         ("older", original().aged("a.css.br", "BR", 101)),
+        ("empty", original().aged("a.css.br", "", 100)),
         ("as long", original().aged("a.css.br", text(400, 2), 100)),
         ("longer", original().aged("a.css.br", text(401, 2), 100)),
         ("a link that leads out", out(original())),
