@@ -28,8 +28,6 @@ pub struct Asset {
     /// Relative, between slashes. It ends in one for a folder with nothing in it.
     pub path: &'static str,
     pub contents: &'static [u8],
-    /// Of the contents: FNV-1a, 128 bits.
-    pub hash: u128,
     pub brotli: Option<&'static [u8]>,
     pub zstd: Option<&'static [u8]>,
     pub gzip: Option<&'static [u8]>,
@@ -171,7 +169,7 @@ mod tests {
     use super::*;
 
     const fn asset(path: &'static str) -> Asset {
-        Asset { path, contents: path.as_bytes(), hash: 0, brotli: None, zstd: None, gzip: None }
+        Asset { path, contents: path.as_bytes(), brotli: None, zstd: None, gzip: None }
     }
 
     /// In the order of bytes, in which `a/` is after `a-` and `a.` and before `a0`.

@@ -6,7 +6,7 @@ const INDEX: &str = "<h1>home</h1>";
 const SCRIPT: &str = "0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz";
 
 const fn asset(path: &'static str, contents: &'static str) -> Asset {
-    Asset { path, contents: contents.as_bytes(), hash: 0, brotli: None, zstd: None, gzip: None }
+    Asset { path, contents: contents.as_bytes(), brotli: None, zstd: None, gzip: None }
 }
 
 static ASSETS: [Asset; 12] = [

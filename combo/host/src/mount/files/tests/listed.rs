@@ -236,9 +236,9 @@ async fn each_link_leads_to_its_file() {
 #[tokio::test]
 async fn folders_that_lie_over_each_other_are_one_list() {
     static UNDER: [Asset; 3] = [
-        Asset { path: "both.txt", contents: b"under", hash: 0, brotli: None, zstd: None, gzip: None },
-        Asset { path: "dir/under.txt", contents: b"under", hash: 0, brotli: None, zstd: None, gzip: None },
-        Asset { path: "zz/.hidden", contents: b"SECRET", hash: 0, brotli: None, zstd: None, gzip: None },
+        Asset { path: "both.txt", contents: b"under", brotli: None, zstd: None, gzip: None },
+        Asset { path: "dir/under.txt", contents: b"under", brotli: None, zstd: None, gzip: None },
+        Asset { path: "zz/.hidden", contents: b"SECRET", brotli: None, zstd: None, gzip: None },
     ];
     let over = Site::new()
         .file("both.txt", "over!")
