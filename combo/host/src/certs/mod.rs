@@ -1,0 +1,19 @@
+//! The path of a certificate: folder -> found -> shelf -> handshake.
+//!
+//! | file | takes | gives |
+//! | --- | --- | --- |
+//! | [`found`] | a folder | key and certificate of each host in it, or what is broken |
+//! | [`leaf`] | a certificate | names, dates, issuer, subject |
+//! | [`names`] | what certificates are for | the one for a host |
+//! | [`shelf`] | what was found | what handshakes take from |
+//! | [`noticed`] | a change on the disk | the shelf, changed |
+//!
+//! [`dev`] makes certificates for the machine that it is developed on; [`challenges`] proves that names are ours.
+
+pub(crate) mod challenges;
+pub(crate) mod dev;
+pub(crate) mod found;
+pub(crate) mod leaf;
+pub(crate) mod names;
+pub(crate) mod noticed;
+pub(crate) mod shelf;
