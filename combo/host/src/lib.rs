@@ -57,6 +57,8 @@
 compile_error!("combo contains panics, which needs unwinding: build with `panic = \"unwind\"`");
 
 mod account;
+#[cfg(feature = "tls")]
+mod certs;
 mod cli;
 mod deployment;
 mod error;
