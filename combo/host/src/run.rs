@@ -38,7 +38,7 @@ use crate::{
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
         gate::Gate,
-        listen::{self, Address, Listener},
+        listen::{self, Address, Listener, Noticing, Store},
         memory::Gauge,
         mounted::{Tally, Telling, Told, Turn},
         proxies::Proxies,
@@ -247,6 +247,8 @@ pub(crate) struct Tasks {
     pub(crate) heard: Option<mpsc::UnboundedSender<Entry>>,
     /// The files that jobs wait for.
     _watching: Option<Watching>,
+    /// Certificates that may change.
+    noticing: Option<Noticing>,
 }
 
 /// What every worker is made from.
@@ -303,13 +305,13 @@ impl Opened {
             Err(error) => return Err(Errors(vec![error])),
         };
         let endpoints = if layer.is_none() { plan.endpoints } else { Vec::new() };
-        let (mut listeners, mut account) = (Vec::new(), None);
+        let (mut listeners, mut account, store) = (Vec::new(), None, Store::default());
         if let Some(user) = plan.user.filter(|_| layer.is_none()) {
             // A unix socket is a file: root would make it in a folder where others may write.
             let is_file = |endpoint: &Endpoint| {
                 matches!(endpoint.bare(), Endpoint::Unix { path: UnixName::Path(_), .. })
             };
-            let open = |endpoint| Listener::open(endpoint, &root);
+            let open = |endpoint| Listener::open(endpoint, &root, &store);
             let ports: Vec<_> =
                 endpoints.iter().map(|endpoint| (!is_file(endpoint)).then(|| open(endpoint))).collect();
             // What root could reach this user may not.
@@ -370,8 +372,18 @@ impl Opened {
             }
         }
         if account.is_none() {
-            listeners = all_of(endpoints.iter().map(|endpoint| Listener::open(endpoint, &root)), &mut errors);
+            listeners =
+                all_of(endpoints.iter().map(|endpoint| Listener::open(endpoint, &root, &store)), &mut errors);
         }
+        // As the user that it is by now, who will read them from here on.
+        let noticing = match events.map(|_| store.notice(|_| ())) {
+            None => None,
+            Some(Ok(noticing)) => noticing,
+            Some(Err(cause)) => {
+                errors.push(Kind::Thread { what: "watch of certificates", cause }.into());
+                None
+            }
+        };
         // Last, since this is what other processes see.
         let (journal, sentences) = match plan.state.filter(|_| errors.is_empty()) {
             None => (Journal::none(), Vec::new()),
@@ -406,7 +418,8 @@ impl Opened {
         let (drain, mut told) = (plan.drain, plan.told);
         told.push(draining.clone());
         let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, tallies, draining, gate };
-        let tasks = Tasks { jobs, journal, on_alert: plan.on_alert, heard: None, _watching: watching };
+        let tasks =
+            Tasks { jobs, journal, on_alert: plan.on_alert, heard: None, _watching: watching, noticing };
         let running_jobs = plan.running_jobs;
         Ok(Self { house, tasks, standing, running_jobs, names, ground, mounts, listeners, drain, told })
     }
@@ -896,6 +909,17 @@ impl Deeds {
     }
 
     /// What is to be looked at for that.
+    /// Has files looked at that would be anyway, some time later.
+    pub(crate) fn reload(&self) {
+        match &self.tasks.noticing {
+            Some(noticing) => {
+                tracing::info!("SIGHUP: looks for certificates that have changed");
+                noticing.look();
+            }
+            None => tracing::info!("SIGHUP: there is nothing to reload"),
+        }
+    }
+
     pub(crate) fn gauge(&self) -> Gauge {
         Gauge::new(self.ground.gate.limits.memory)
     }

@@ -11,6 +11,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use combo_core::{BoxError, Timestamp};
@@ -21,7 +22,12 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::leaf::Leaf;
+use super::{
+    leaf::Leaf,
+    noticed::{Noticed, Ways},
+    shelf::Looked,
+};
+use crate::error::chain;
 
 /// Days that an authority and a certificate hold.
 const DAYS: (i64, i64) = (3_650, 90);
@@ -45,8 +51,59 @@ pub(crate) fn folder() -> io::Result<PathBuf> {
     Ok(state.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, why))?.join("combo/dev"))
 }
 
-/// Where certificates are served from.
-pub(crate) fn served(folder: &Path) -> PathBuf {
+/// What is made in the folder of this user, and made again.
+#[derive(Debug)]
+pub(crate) struct Dev {
+    folder: PathBuf,
+    host: String,
+    /// When it was last looked at.
+    looked: Mutex<Timestamp>,
+}
+
+impl Dev {
+    /// # Errors
+    ///
+    /// There is no folder for it, or it cannot be made.
+    pub(crate) fn open() -> Result<Self, BoxError> {
+        let (folder, now) = (folder()?, Timestamp::now());
+        let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+        let made = prepare(&folder, &host, now)?;
+        let authority = authority(&folder);
+        if made {
+            tracing::info!(authority = %authority.display(), "{}", how_to_trust(&authority));
+        } else {
+            let file = authority.display();
+            tracing::info!(authority = %file, "certificates for localhost are signed by it: curl --cacert {file}");
+        }
+        Ok(Self { folder, host, looked: Mutex::new(now) })
+    }
+
+    /// Where certificates are served from.
+    pub(crate) fn served(&self) -> PathBuf {
+        served(&self.folder)
+    }
+}
+
+impl Noticed for Dev {
+    fn ways(&self) -> Ways {
+        Ways::default()
+    }
+
+    /// Once an hour.
+    fn look_again(&self) -> Looked {
+        let (mut looked, now) =
+            (self.looked.lock().unwrap_or_else(PoisonError::into_inner), Timestamp::now());
+        if now.as_second() - looked.as_second() >= DAY / 24 {
+            *looked = now;
+            if let Err(error) = prepare(&self.folder, &self.host, now) {
+                tracing::warn!(error = chain(&*error), "cannot make a certificate for localhost");
+            }
+        }
+        Looked::default()
+    }
+}
+
+fn served(folder: &Path) -> PathBuf {
     folder.join(SERVED.0)
 }
 
@@ -73,7 +130,8 @@ pub(crate) fn how_to_trust(authority: &Path) -> String {
 ///
 /// A file cannot be read, made or understood.
 pub(crate) fn prepare(folder: &Path, host: &str, now: Timestamp) -> Result<bool, BoxError> {
-    let usable = fs::read_to_string(authority(folder)).is_ok_and(|pem| life(&pem).is_some_and(|(_, until)| now.as_second() + DAYS.1 * DAY < until));
+    let usable = fs::read_to_string(authority(folder))
+        .is_ok_and(|pem| life(&pem).is_some_and(|(_, until)| now.as_second() + DAYS.1 * DAY < until));
     if !usable {
         make_authority(folder, host, now)?;
     }
@@ -123,7 +181,8 @@ fn make_authority(folder: &Path, host: &str, now: Timestamp) -> Result<(), BoxEr
     let names = ["localhost", host].into_iter().filter(|name| !name.is_empty());
     let names = names.map(|name| GeneralSubtree::DnsName(name.to_owned()));
     let addresses = [(Ipv4Addr::new(127, 0, 0, 0).into(), 8), (Ipv6Addr::LOCALHOST.into(), 128)];
-    let addresses = addresses.map(|(address, prefix): (IpAddr, u8)| GeneralSubtree::IpAddress(subnet(address, prefix)));
+    let addresses =
+        addresses.map(|(address, prefix): (IpAddr, u8)| GeneralSubtree::IpAddress(subnet(address, prefix)));
     params.name_constraints = Some(NameConstraints {
         permitted_subtrees: names.chain(addresses).collect(),
         excluded_subtrees: Vec::new(),
@@ -138,12 +197,8 @@ fn make_authority(folder: &Path, host: &str, now: Timestamp) -> Result<(), BoxEr
 
 fn subnet(address: IpAddr, prefix: u8) -> CidrSubnet {
     match address {
-        IpAddr::V4(v4) => {
-            CidrSubnet::V4(v4.octets(), (u32::MAX << (32 - u32::from(prefix))).to_be_bytes())
-        }
-        IpAddr::V6(v6) => {
-            CidrSubnet::V6(v6.octets(), (u128::MAX << (128 - u32::from(prefix))).to_be_bytes())
-        }
+        IpAddr::V4(v4) => CidrSubnet::V4(v4.octets(), (u32::MAX << (32 - u32::from(prefix))).to_be_bytes()),
+        IpAddr::V6(v6) => CidrSubnet::V6(v6.octets(), (u128::MAX << (128 - u32::from(prefix))).to_be_bytes()),
     }
 }
 

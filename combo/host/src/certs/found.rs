@@ -163,8 +163,10 @@ fn look_into(folder: &Path, outermost: bool, listing: &mut Listing) -> io::Resul
             continue;
         }
         let kind = entry.file_type()?;
-        let stem = |ending| outermost.then(|| name.strip_suffix(ending)).flatten().filter(|stem| !stem.is_empty());
-        let is_folder = kind.is_dir() || kind.is_symlink() && fs::metadata(entry.path()).is_ok_and(|found| found.is_dir());
+        let stem =
+            |ending| outermost.then(|| name.strip_suffix(ending)).flatten().filter(|stem| !stem.is_empty());
+        let is_folder = kind.is_dir()
+            || kind.is_symlink() && fs::metadata(entry.path()).is_ok_and(|found| found.is_dir());
         if is_folder {
             if kind.is_symlink() {
                 listing.links.push(entry.path());
@@ -237,11 +239,17 @@ impl Listing {
 /// What the files look like; nothing of an empty one that is to have all.
 pub(crate) fn measure(source: &Source) -> Result<Option<Stamp>, Broken> {
     let cert = file(&source.cert)?;
-    if cert.len() == 0 && source.cert.extension().is_some_and(|ending| ending == "pem") && source.key.is_none() {
+    if cert.len() == 0
+        && source.cert.extension().is_some_and(|ending| ending == "pem")
+        && source.key.is_none()
+    {
         return Ok(None);
     }
     let key = source.key.as_deref().map(file).transpose();
-    let key = key.map_err(|broken| if broken == Broken::Io(io::ErrorKind::NotFound) { Broken::NoKey } else { broken })?;
+    let key =
+        key.map_err(
+            |broken| if broken == Broken::Io(io::ErrorKind::NotFound) { Broken::NoKey } else { broken },
+        )?;
     let exposed = key.as_ref().unwrap_or(&cert).permissions().mode() & OTHERS != 0;
     Ok(Some(Stamp { cert: Looks::from(&cert), key: key.as_ref().map(Looks::from), exposed }))
 }

@@ -141,10 +141,8 @@ fn in_short(name: &X509Name<'_>) -> String {
 
 /// A name as RFC 4514 writes it: the most specific part first, `CN=Ann,O=Example`.
 fn in_full(name: &X509Name<'_>) -> String {
-    let mut parts: Vec<_> = name
-        .iter_rdn()
-        .map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+"))
-        .collect();
+    let mut parts: Vec<_> =
+        name.iter_rdn().map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+")).collect();
     parts.reverse();
     parts.join(",")
 }
@@ -215,7 +213,8 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use rcgen::{
-        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, string::Ia5String,
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType,
+        string::Ia5String,
     };
 
     use super::*;

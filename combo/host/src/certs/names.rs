@@ -142,7 +142,7 @@ impl<T> Table<T> {
     }
 
     /// What is for everybody else.
-    pub(crate) fn default(&self) -> Option<&T> {
+    pub(crate) fn fallback(&self) -> Option<&T> {
         self.default.as_ref().map(|(_, what)| what)
     }
 }
@@ -187,7 +187,7 @@ mod tests {
             }
         }
         for (host, expected) in hosts {
-            let found = table.named(host).or(table.default()).map_or("-", String::as_str);
+            let found = table.named(host).or(table.fallback()).map_or("-", String::as_str);
             assert_eq!(found, *expected, "{host} of {files:?}");
         }
     }

@@ -149,12 +149,7 @@ impl Ears {
         Self { all, inotify: inotify.ok(), folders: HashMap::new(), due, blind, lost: false }
     }
 
-    fn attend(
-        &mut self,
-        poke: &OwnedFd,
-        over: &AtomicBool,
-        changed: &impl Fn(usize),
-    ) -> Result<(), Errno> {
+    fn attend(&mut self, poke: &OwnedFd, over: &AtomicBool, changed: &impl Fn(usize)) -> Result<(), Errno> {
         self.follow();
         // What has happened since they were read.
         self.look(changed);
@@ -198,7 +193,10 @@ impl Ears {
         let looked: Vec<(usize, Looked)> =
             due.into_iter().map(|one| (one, self.all[one].look_again())).collect();
         // What was there to be watched may be another now, and something may have happened before it was.
-        if looked.iter().any(|(_, looked)| looked.changed || looked.again.is_some()) || self.is_blind() || self.lost {
+        if looked.iter().any(|(_, looked)| looked.changed || looked.again.is_some())
+            || self.is_blind()
+            || self.lost
+        {
             self.follow();
         }
         let now = Instant::now();
@@ -228,7 +226,9 @@ impl Ears {
         for (one, noticed) in self.all.iter().enumerate() {
             let Ways { folders: inside, files } = noticed.ways();
             let mut blind = false;
-            for (path, any) in inside.iter().map(|path| (path, true)).chain(files.iter().map(|path| (path, false))) {
+            for (path, any) in
+                inside.iter().map(|path| (path, true)).chain(files.iter().map(|path| (path, false)))
+            {
                 let at = if any { path.join(UNNAMED) } else { path.clone() };
                 let (trail, end) = walked.walk(inotify, &at);
                 blind |= end.is_err();
@@ -257,6 +257,7 @@ impl Ears {
     fn hear(&mut self, now: Instant) -> Result<(), Errno> {
         let Self { inotify, folders, due, lost, .. } = self;
         let Some(inotify) = inotify else { return Ok(()) };
+        let all = due.len();
         let mut sign = |one: &usize| due[*one] = due[*one].min(now + SETTLE);
         let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
         let mut told = inotify::Reader::new(&*inotify, &mut buffer);
@@ -268,7 +269,7 @@ impl Ears {
             let concerned = folders.get(&event.wd());
             *lost |= event.events().contains(ReadFlags::IGNORED);
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                (0..due.len()).for_each(|one| sign(&one));
+                (0..all).for_each(|one| sign(&one));
             } else if let Some(Concerned { by_any, by_name }) = concerned {
                 by_any.iter().for_each(&mut sign);
                 match event.file_name() {

@@ -4,7 +4,10 @@
 //! certificates there are. A key is parsed when it is first needed, or before that by whoever watches the folder.
 //! Of what changes on the disk only that is read again; where it is broken, that is said once and the old one stays,
 //! and so it does while its file is empty. What is removed is gone.
-#![expect(clippy::disallowed_methods, reason = "whether a certificate has expired is a question of the clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "whether a certificate has expired is a question of the clock"
+)]
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -148,24 +151,26 @@ impl Shelf {
             if empty > 0 {
                 tracing::info!(%folder, files = empty, "empty files ask for a certificate");
             }
-            if certificates > 0 && shown.default().is_none() {
+            if certificates > 0 && shown.fallback().is_none() {
                 tracing::debug!(%folder, "who names no host is refused: there is no `DEFAULT.pem`");
             }
         }
         Ok(shelf)
     }
 
-    /// One certificate for everybody.
+    /// One certificate for everybody, with its key.
     ///
     /// # Errors
     ///
     /// It is broken.
-    pub(crate) fn of_one(key: PathBuf, cert: PathBuf) -> Result<Self, Broken> {
-        let shelf =
-            Self { place: Place::Pair { key, cert }, shown: ArcSwap::default(), known: Mutex::default() };
+    pub(crate) fn of_one(place: Place) -> Result<Self, (Place, Broken)> {
+        let shelf = Self { place, shown: ArcSwap::default(), known: Mutex::default() };
         let _ = shelf.look(true);
         let broken = shelf.known().files.values().find_map(|file| file.broken.clone());
-        broken.map_or(Ok(shelf), Err)
+        match broken {
+            Some(broken) => Err((shelf.place, broken)),
+            None => Ok(shelf),
+        }
     }
 
     /// What is shown to whoever names this host, in lower case, or none; `otherwise` says whether a host that there
@@ -174,10 +179,10 @@ impl Shelf {
         let shown = self.shown.load();
         let pair = match host {
             Some(host) => {
-                let default = || if otherwise { shown.default() } else { None };
+                let default = || if otherwise { shown.fallback() } else { None };
                 shown.named(host).or_else(default)?
             }
-            None => shown.default()?,
+            None => shown.fallback()?,
         };
         pair.certified().ok().cloned()
     }
@@ -186,7 +191,7 @@ impl Shelf {
     pub(crate) fn has(&self, host: Option<&str>, otherwise: bool) -> bool {
         let shown = self.shown.load();
         let named = |host| shown.named(host).is_some();
-        host.is_some_and(named) || (host.is_none() || otherwise) && shown.default().is_some()
+        host.is_some_and(named) || (host.is_none() || otherwise) && shown.fallback().is_some()
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -209,8 +214,7 @@ impl Shelf {
                 }
             },
             Place::Pair { key, cert } => {
-                let source =
-                    Source { name: Some(Name::Default), cert: cert.clone(), key: Some(key.clone()) };
+                let source = Source { name: Some(Name::Default), cert: cert.clone(), key: Some(key.clone()) };
                 let stamp = found::measure(&source);
                 let stamp = stamp.and_then(|stamp| stamp.ok_or(Broken::NoCertificate));
                 Listing { sources: vec![(source, stamp)], ..Listing::default() }
@@ -329,7 +333,10 @@ impl Shelf {
         let unread: Vec<_> = {
             let known = self.known();
             let shown = known.files.iter().filter_map(|(cert, file)| Some((cert, file.shown.as_ref()?)));
-            shown.filter(|(_, pair)| pair.ready.get().is_none()).map(|(cert, pair)| (cert.clone(), pair.clone())).collect()
+            shown
+                .filter(|(_, pair)| pair.ready.get().is_none())
+                .map(|(cert, pair)| (cert.clone(), pair.clone()))
+                .collect()
         };
         let broken: Vec<_> = unread
             .into_iter()
