@@ -6,12 +6,13 @@
 #![expect(clippy::disallowed_methods, reason = "they are files in the user's folder, and hold until a time")]
 
 use std::{
-    fs, io,
+    collections::HashMap,
+    fmt, fs, io,
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use combo_core::{BoxError, Timestamp};
@@ -20,9 +21,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
 
 use super::{
+    found,
     leaf::Leaf,
     noticed::{Noticed, Ways},
     shelf::Looked,
@@ -33,6 +38,9 @@ use crate::error::chain;
 const DAYS: (i64, i64) = (3_650, 90);
 
 const DAY: i64 = 24 * 60 * 60;
+
+/// As many hosts below `localhost` as are kept.
+const MOST: usize = 256;
 
 const AUTHORITY: (&str, &str) = ("authority.pem", "authority.key");
 
@@ -52,12 +60,14 @@ pub(crate) fn folder() -> io::Result<PathBuf> {
 }
 
 /// What is made in the folder of this user, and made again.
-#[derive(Debug)]
 pub(crate) struct Dev {
     folder: PathBuf,
     host: String,
     /// When it was last looked at.
     looked: Mutex<Timestamp>,
+    issuer: Issuer<'static, KeyPair>,
+    /// Those for hosts below `localhost`, until they are too many or as old as the file that is made again.
+    below: Mutex<HashMap<Box<str>, Arc<CertifiedKey>>>,
 }
 
 impl Dev {
@@ -75,13 +85,54 @@ impl Dev {
             let file = authority.display();
             tracing::info!(authority = %file, "certificates for localhost are signed by it: curl --cacert {file}");
         }
-        Ok(Self { folder, host, looked: Mutex::new(now) })
+        let issuer = issuer(&folder)?.1;
+        Ok(Self { folder, host, looked: Mutex::new(now), issuer, below: Mutex::default() })
     }
 
     /// Where certificates are served from.
     pub(crate) fn served(&self) -> PathBuf {
         served(&self.folder)
     }
+
+    /// One for a host below `localhost`, made when it is first asked for: of a wildcard right below a top-level name
+    /// clients think nothing.
+    pub(crate) fn below_localhost(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        let below = host.strip_suffix(".localhost").filter(|below| !below.is_empty())?;
+        let mut known = self.below.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(below) {
+            return Some(known.clone());
+        }
+        let made = self.sign(host).inspect_err(|error| {
+            tracing::warn!(host, error = chain(&**error), "cannot make a certificate");
+        });
+        let made = Arc::new(made.ok()?);
+        if known.len() >= MOST {
+            known.clear();
+        }
+        drop(known.insert(below.into(), made.clone()));
+        Some(made)
+    }
+
+    fn sign(&self, host: &str) -> Result<CertifiedKey, BoxError> {
+        let key = KeyPair::generate()?;
+        let made = certificate_of([host], &[], Timestamp::now())?.signed_by(&key, &self.issuer)?;
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        Ok(found::certified(vec![made.der().clone()], key)?)
+    }
+}
+
+impl fmt::Debug for Dev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dev").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// The authority of a folder, and what signs in its name.
+fn issuer(folder: &Path) -> Result<(String, Issuer<'static, KeyPair>), BoxError> {
+    let authority = fs::read_to_string(authority(folder))?;
+    let key = KeyPair::from_pem(&fs::read_to_string(folder.join(AUTHORITY.1))?)?;
+    let issuer = Issuer::from_ca_cert_pem(&authority, key)?;
+    Ok((authority, issuer))
 }
 
 impl Noticed for Dev {
@@ -95,8 +146,12 @@ impl Noticed for Dev {
             (self.looked.lock().unwrap_or_else(PoisonError::into_inner), Timestamp::now());
         if now.as_second() - looked.as_second() >= DAY / 24 {
             *looked = now;
-            if let Err(error) = prepare(&self.folder, &self.host, now) {
-                tracing::warn!(error = chain(&*error), "cannot make a certificate for localhost");
+            match prepare(&self.folder, &self.host, now) {
+                Ok(true) => self.below.lock().unwrap_or_else(PoisonError::into_inner).clear(),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(error = chain(&*error), "cannot make a certificate for localhost");
+                }
             }
         }
         Looked::default()
@@ -141,12 +196,11 @@ pub(crate) fn prepare(folder: &Path, host: &str, now: Timestamp) -> Result<bool,
     if usable && there.is_some_and(|life| !near(life)) {
         return Ok(false);
     }
-    let authority = fs::read_to_string(authority(folder))?;
-    let key = KeyPair::from_pem(&fs::read_to_string(folder.join(AUTHORITY.1))?)?;
-    let issuer = Issuer::from_ca_cert_pem(&authority, key)?;
+    let (authority, issuer) = issuer(folder)?;
     // The host that it may sign for is the one that it was made on.
-    let permitted = permits(&authority, host);
-    let made = certificate_of(permitted.then_some(host), now)?;
+    let host = permits(&authority, host).then_some(host);
+    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let made = certificate_of(["localhost"].into_iter().chain(host), &addresses, now)?;
     let key = KeyPair::generate()?;
     let made = made.signed_by(&key, &issuer)?;
     put(&certificate, &format!("{}{}", key.serialize_pem(), made.pem()), 0o600)?;
@@ -202,11 +256,14 @@ fn subnet(address: IpAddr, prefix: u8) -> CidrSubnet {
     }
 }
 
-fn certificate_of(host: Option<&str>, now: Timestamp) -> Result<CertificateParams, BoxError> {
-    let names = ["localhost", "*.localhost"].into_iter().chain(host).map(str::to_owned);
-    let mut params = CertificateParams::new(names.collect::<Vec<_>>())?;
-    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    params.subject_alt_names.extend(addresses.map(SanType::IpAddress));
+fn certificate_of<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    addresses: &[IpAddr],
+    now: Timestamp,
+) -> Result<CertificateParams, BoxError> {
+    let names: Vec<_> = names.into_iter().map(str::to_owned).collect();
+    let mut params = CertificateParams::new(names)?;
+    params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
     hold(&mut params, now, DAYS.1);
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "localhost");
@@ -258,15 +315,19 @@ mod tests {
 
     /// Whether a client that trusts the authority of a folder trusts what is served, or what is given.
     fn trusts(folder: &Path, chain: &str, host: &str, now: Timestamp) -> bool {
+        let certificate = CertificateDer::from_pem_slice(chain.as_bytes()).expect("a certificate");
+        trusts_der(folder, &certificate, host, now)
+    }
+
+    fn trusts_der(folder: &Path, certificate: &CertificateDer<'_>, host: &str, now: Timestamp) -> bool {
         let mut roots = RootCertStore::empty();
         let authority = CertificateDer::from_pem_file(authority(folder)).expect("an authority");
         roots.add(authority).expect("an authority");
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), PROVIDER.clone());
         let verifier = verifier.build().expect("a verifier");
-        let certificate = CertificateDer::from_pem_slice(chain.as_bytes()).expect("a certificate");
         let host = ServerName::try_from(host).expect("a name");
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now.as_second().unsigned_abs()));
-        verifier.verify_server_cert(&certificate, &[], &host, &[], now).is_ok()
+        verifier.verify_server_cert(certificate, &[], &host, &[], now).is_ok()
     }
 
     #[test]
@@ -282,12 +343,31 @@ mod tests {
         assert!(prepare(&folder, "box", at(61)).expect("files"));
         assert_ne!(read(), first);
         assert_eq!(fs::read(super::authority(&folder)).expect("an authority"), authority);
-        for host in ["localhost", "shop.localhost", "127.0.0.1", "::1", "box"] {
+        for host in ["localhost", "127.0.0.1", "::1", "box"] {
             assert!(trusts(&folder, &read(), host, at(61)), "{host}");
         }
         for private in [&file, &folder.join(AUTHORITY.1)] {
             let mode = fs::metadata(private).expect("a file").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{private:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_below_localhost_have_one_each() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = Timestamp::now();
+        assert!(prepare(folder.path(), "box", now).expect("files"));
+        let (folder, issuer) = (folder.path().to_owned(), issuer(folder.path()).expect("an authority").1);
+        let (host, looked) = ("box".to_owned(), Mutex::new(now));
+        let dev = Dev { folder, host, looked, issuer, below: Mutex::default() };
+        for host in ["shop.localhost", "a.shop.localhost"] {
+            let made = dev.below_localhost(host).expect("a certificate");
+            let trusted = |host| trusts_der(&dev.folder, &made.cert[0], host, now);
+            assert!(trusted(host) && !trusted("localhost"));
+            assert!(Arc::ptr_eq(&made, &dev.below_localhost(host).expect("the same")));
+        }
+        for host in ["localhost", "example.com", ".localhost", "shoplocalhost"] {
+            assert!(dev.below_localhost(host).is_none(), "{host}");
         }
     }
 

@@ -60,10 +60,9 @@ impl Store {
     ///
     /// It cannot be made, or not be read.
     pub(crate) fn dev(&self) -> Result<Arc<Shelf>, BoxError> {
-        let made = dev::Dev::open()?;
-        let shelf = self.folder(&made.served())?;
-        self.keep(Arc::new(made));
-        Ok(shelf)
+        let dev = Arc::new(dev::Dev::open()?);
+        self.keep(dev.clone());
+        Ok(self.of(Place::Folder(dev.served()), |place| Shelf::open(place).map(|shelf| shelf.with(dev)))?)
     }
 
     /// Has something noticed.

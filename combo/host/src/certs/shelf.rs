@@ -25,6 +25,7 @@ use rustls::{
 };
 
 use super::{
+    dev::Dev,
     found::{self, Broken, Listing, Material, Source, Stamp},
     leaf::Leaf,
     names::{Name, Table, claims},
@@ -95,6 +96,8 @@ pub(crate) struct Shelf {
     pub(crate) place: Place,
     shown: ArcSwap<Table<Arc<Pair>>>,
     known: Mutex<Known>,
+    /// What makes those for hosts below `localhost`.
+    dev: Option<Arc<Dev>>,
 }
 
 /// What has been seen on the disk.
@@ -140,7 +143,7 @@ impl Shelf {
     ///
     /// The folder cannot be looked into. What is broken in it is said in the log.
     pub(crate) fn open(place: Place) -> Result<Self, std::io::Error> {
-        let shelf = Self { place, shown: ArcSwap::default(), known: Mutex::default() };
+        let shelf = Self { place, shown: ArcSwap::default(), known: Mutex::default(), dev: None };
         if let Place::Folder(folder) = &shelf.place {
             let listing = found::list(folder)?;
             let _ = shelf.take(listing, false);
@@ -164,7 +167,7 @@ impl Shelf {
     ///
     /// It is broken.
     pub(crate) fn of_one(place: Place) -> Result<Self, (Place, Broken)> {
-        let shelf = Self { place, shown: ArcSwap::default(), known: Mutex::default() };
+        let shelf = Self { place, shown: ArcSwap::default(), known: Mutex::default(), dev: None };
         let _ = shelf.look(true);
         let broken = shelf.known().files.values().find_map(|file| file.broken.clone());
         match broken {
@@ -173,12 +176,20 @@ impl Shelf {
         }
     }
 
+    /// The same, and some are made for hosts that ask for them.
+    pub(crate) fn with(self, dev: Arc<Dev>) -> Self {
+        Self { dev: Some(dev), ..self }
+    }
+
     /// What is shown to whoever names this host, in lower case, or none; `otherwise` says whether a host that there
     /// is nothing for gets the default. Called in every handshake.
     pub(crate) fn find(&self, host: Option<&str>, otherwise: bool) -> Option<Arc<CertifiedKey>> {
         let shown = self.shown.load();
         let pair = match host {
             Some(host) => {
+                if let Some(made) = self.dev.as_ref().and_then(|dev| dev.below_localhost(host)) {
+                    return Some(made);
+                }
                 let default = || if otherwise { shown.fallback() } else { None };
                 shown.named(host).or_else(default)?
             }
@@ -412,5 +423,293 @@ impl Noticed for Shelf {
 
     fn at_leisure(&self) {
         self.parse_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, symlink},
+        sync::mpsc::{Receiver, channel},
+    };
+
+    use tempfile::TempDir;
+
+    use super::{
+        super::noticed::{Noticing, notice},
+        *,
+    };
+
+    /// Far longer than anything takes.
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// Key and certificate for these names, which holds for so many days from 2027 on.
+    fn made(names: &[&str], days: i64) -> (String, String) {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(names).expect("names");
+        params.not_after = rcgen::date_time_ymd(2027, 1, 1);
+        params.not_after += (std::time::Duration::from_secs(24 * 60 * 60)) * u32::try_from(days).expect("days");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        (key.serialize_pem(), params.self_signed(&key).expect("a certificate").pem())
+    }
+
+    fn both(names: &[&str], days: i64) -> String {
+        let (key, cert) = made(names, days);
+        format!("{key}{cert}")
+    }
+
+    /// A folder with certificates, and the shelf of it.
+    struct Case {
+        folder: TempDir,
+        shelf: Arc<Shelf>,
+        changes: Option<(Noticing, Receiver<usize>)>,
+    }
+
+    impl Case {
+        fn new(make: impl FnOnce(&Path)) -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            make(folder.path());
+            let shelf = Shelf::open(Place::Folder(folder.path().to_owned())).expect("a shelf");
+            Self { folder, shelf: Arc::new(shelf), changes: None }
+        }
+
+        /// The same, and what changes is noticed.
+        fn noticed(make: impl FnOnce(&Path)) -> Self {
+            let case = Self::new(make);
+            let (tell, told) = channel();
+            let noticing = notice(vec![case.shelf.clone()], move |one| drop(tell.send(one)));
+            Self { changes: Some((noticing.expect("a thread"), told)), ..case }
+        }
+
+        fn put(&self, name: &str, text: impl AsRef<[u8]>) {
+            put(&self.folder.path().join(name), text);
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn shows(&self, host: &str) -> Option<CertificateDer<'static>> {
+            let host = (!host.is_empty()).then_some(host);
+            let found = self.shelf.find(host, true);
+            assert_eq!(self.shelf.has(host, true), found.is_some(), "{host:?}");
+            found.map(|key| key.cert[0].clone())
+        }
+
+        /// Waits until another certificate is shown, or none.
+        #[track_caller]
+        fn becomes(&self, host: &str, pem: Option<&str>) {
+            let wanted = pem.map(|pem| found::sections(pem.as_bytes()).expect("PEM").0.remove(0));
+            let (_, changes) = self.changes.as_ref().expect("it is noticed");
+            while self.shelf.find(Some(host), true).map(|key| key.cert[0].clone()) != wanted {
+                let _ = changes.recv_timeout(LONG).expect("a change");
+            }
+        }
+    }
+
+    /// Writes a file as whoever is careful does.
+    fn put(path: &Path, text: impl AsRef<[u8]>) {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        let temporary = path.with_file_name(".temporary");
+        fs::write(&temporary, text).expect("a file");
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600)).expect("a mode");
+        fs::rename(temporary, path).expect("a file");
+    }
+
+    #[test]
+    fn every_layout_is_found() {
+        let (key, cert) = made(&["a.org"], 1);
+        let secret = |folder: &Path| {
+            fs::create_dir_all(folder.join("..1")).expect("a folder");
+            fs::write(folder.join("..1/tls.key"), &key).expect("a file");
+            fs::write(folder.join("..1/tls.crt"), &cert).expect("a file");
+            symlink("..1", folder.join("..data")).expect("a link");
+            for name in ["tls.key", "tls.crt"] {
+                symlink(format!("..data/{name}"), folder.join(name)).expect("a link");
+            }
+        };
+        type Make<'a> = Box<dyn Fn(&Path) + 'a>;
+        let files = |files: &'static [(&'static str, &'static str)]| -> Make<'_> {
+            let (key, cert) = (&key, &cert);
+            Box::new(move |folder| {
+                for (name, what) in files {
+                    let text = what.chars().map(|part| match part {
+                        'k' => &**key,
+                        _ => &**cert,
+                    });
+                    put(&folder.join(name), text.collect::<String>());
+                }
+            })
+        };
+        let layouts: [(&str, Make<'_>); 9] = [
+            ("b.org", files(&[("b.org.pem", "kc")])),
+            ("b.org", files(&[("b.org.pem", "ck")])),
+            ("b.org", files(&[("b.org.key", "k"), ("b.org.crt", "c")])),
+            ("b.org", files(&[("b.org.key", "k"), ("b.org.pem", "c")])),
+            ("b.org", files(&[("live/b.org/privkey.pem", "k"), ("live/b.org/fullchain.pem", "c")])),
+            ("b.org", files(&[("b.org/privkey.pem", "k"), ("b.org/fullchain.pem", "c")])),
+            ("b.org", Box::new(|folder| {
+                fs::create_dir(folder.join("b.org")).expect("a folder");
+                secret(&folder.join("b.org"));
+            })),
+            ("a.org", Box::new(|folder| secret(folder))),
+            ("x.b.org", files(&[("_.b.org.pem", "kc")])),
+        ];
+        for (at, (host, make)) in layouts.iter().enumerate() {
+            let case = Case::new(make);
+            assert!(case.shows(host).is_some(), "{host} in layout {at}");
+            assert!(case.shows("a.org").is_some(), "by its name in layout {at}");
+            assert!(case.shows("").is_none() && case.shows("c.org").is_none());
+        }
+        let case = Case::new(|folder| {
+            files(&[("DEFAULT.pem", "kc"), ("ca.crt", "c"), ("README", "-"), (".b.org.pem", "kc")])(folder);
+        });
+        assert!(case.shows("").is_some() && case.shows("b.org").is_some());
+        assert!(case.shelf.find(Some("b.org"), false).is_none());
+        assert!(case.shelf.known().files.values().all(|file| file.broken.is_none()));
+    }
+
+    #[test]
+    fn what_is_broken_is_named_and_nothing_of_the_key_with_it() {
+        let (key, cert) = made(&["a.org"], 1);
+        let other = made(&["a.org"], 1).0;
+        let secret: Vec<&str> = key.lines().filter(|line| line.len() > 40).collect();
+        let locked = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        for (text, expected) in [
+            (cert.clone(), Broken::NoKey),
+            (key.clone(), Broken::NoCertificate),
+            (format!("{other}{cert}"), Broken::Mismatch),
+            (format!("{cert}{}", &key[..60]), Broken::Torn),
+            (format!("{cert}{}", key.replace('\n', "")), Broken::Torn),
+            (format!("{cert}{}", key.replacen("KEY-----", "KEY", 1)), Broken::NotPem),
+            (format!("{}{cert}", key.replacen(&secret[0][..8], "!!!!!!!!", 1)), Broken::NotPem),
+            (format!("{cert}{locked}"), Broken::Locked),
+            ("nothing of the kind".to_owned(), Broken::NoCertificate),
+        ] {
+            let case = Case::new(|folder| put(&folder.join("a.org.pem"), &text));
+            case.shelf.parse_all();
+            assert_eq!(case.shows("a.org"), None, "{text}");
+            let known = case.shelf.known();
+            let broken = known.files.values().find_map(|file| file.broken.clone()).expect("it is broken");
+            let said = format!("{broken} {broken:?} {known:?}");
+            assert!(secret.iter().all(|line| !said.contains(&line[..16])), "{said}");
+            assert_eq!(broken, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_new_a_replaced_and_a_removed_file_are_noticed() {
+        let case = Case::noticed(|_| ());
+        let (first, second) = (both(&["a.org"], 1), both(&["a.org"], 2));
+        assert_eq!(case.shows("a.org"), None);
+        for text in [&first, &second, &first] {
+            case.put("a.org.pem", text);
+            case.becomes("a.org", Some(text));
+        }
+        fs::write(case.at("a.org.pem"), &second).expect("a file");
+        case.becomes("a.org", Some(&second));
+        fs::remove_file(case.at("a.org.pem")).expect("a file");
+        case.becomes("a.org", None);
+        case.put("live/a.org/privkey.pem", made(&[], 1).0);
+        let (key, cert) = made(&["a.org"], 3);
+        case.put("live/a.org/fullchain.pem", &cert);
+        case.put("live/a.org/privkey.pem", key);
+        case.becomes("a.org", Some(&cert));
+    }
+
+    /// As Kubernetes renews a secret, and certbot a certificate.
+    #[test]
+    fn links_that_are_swapped_are_noticed() {
+        let write = |folder: &Path, version: &str, (key, cert): &(String, String)| {
+            let folder = folder.join(version);
+            put(&folder.join("tls.key"), key);
+            put(&folder.join("tls.crt"), cert);
+        };
+        let versions: Vec<_> = (1..4).map(|days| made(&["a.org"], days)).collect();
+        let case = Case::noticed(|folder| {
+            let host = folder.join("host");
+            write(&host, "..0", &versions[0]);
+            symlink("..0", host.join("..data")).expect("a link");
+            for name in ["tls.key", "tls.crt"] {
+                symlink(format!("..data/{name}"), host.join(name)).expect("a link");
+            }
+        });
+        for (version, pair) in versions.iter().enumerate().skip(1) {
+            let host = case.at("host");
+            write(&host, &format!("..{version}"), pair);
+            symlink(format!("..{version}"), host.join("..new")).expect("a link");
+            fs::rename(host.join("..new"), host.join("..data")).expect("a link");
+            fs::remove_dir_all(host.join(format!("..{}", version - 1))).expect("a folder");
+            case.becomes("a.org", Some(&pair.1));
+        }
+        // A link to a file elsewhere, which is replaced there.
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        let file = elsewhere.path().join("b");
+        for days in 1..3 {
+            let text = both(&["b.org"], days);
+            put(&file, &text);
+            if days == 1 {
+                symlink(&file, case.at("b.org.pem")).expect("a link");
+            }
+            case.becomes("b.org", Some(&text));
+        }
+    }
+
+    #[test]
+    fn what_is_broken_or_empty_leaves_the_old_one() {
+        let (first, second) = (both(&["a.org"], 1), both(&["a.org"], 2));
+        let case = Case::noticed(|folder| put(&folder.join("a.org.pem"), &first));
+        let (_, cert) = made(&["a.org"], 3);
+        for broken in ["", "nothing", &first[..300], &cert, &format!("{}{cert}", made(&[], 1).0)] {
+            case.put("a.org.pem", broken);
+            // What comes behind it is there, so it has been looked at.
+            let marker = both(&["marker.org"], 1);
+            case.put("marker.pem", &marker);
+            case.becomes("marker.org", Some(&marker));
+            case.becomes("a.org", Some(&first));
+        }
+        case.put("a.org.pem", &second);
+        case.becomes("a.org", Some(&second));
+    }
+
+    #[test]
+    fn an_empty_file_asks_for_one_and_is_no_error() {
+        let case = Case::noticed(|folder| put(&folder.join("a.org.pem"), ""));
+        assert_eq!(case.shelf.known().empty.iter().collect::<Vec<_>>(), [&case.at("a.org.pem")]);
+        assert!(case.shelf.known().files.is_empty() && case.shows("a.org").is_none());
+        let text = both(&["a.org"], 1);
+        case.put("a.org.pem", &text);
+        case.becomes("a.org", Some(&text));
+        assert!(case.shelf.known().empty.is_empty());
+    }
+
+    #[test]
+    fn only_what_has_changed_is_read_again() {
+        let case = Case::new(|folder| {
+            for host in ["a.org", "b.org"] {
+                put(&folder.join(format!("{host}.pem")), both(&[host], 1));
+            }
+        });
+        let pair = |host: &str| case.shelf.shown.load().named(host).cloned().expect("a certificate");
+        while case.shelf.known().files.values().any(|file| file.young) {
+            let _ = case.shelf.look(true);
+        }
+        let before = [pair("a.org"), pair("b.org")];
+        assert_eq!(case.shelf.look(true), Looked::default());
+        case.put("b.org.pem", both(&["b.org"], 2));
+        assert!(case.shelf.look(true).changed);
+        assert!(Arc::ptr_eq(&before[0], &pair("a.org")) && !Arc::ptr_eq(&before[1], &pair("b.org")));
+    }
+
+    /// Keys are parsed when they are needed, and none is read in a handshake.
+    #[test]
+    fn a_handshake_touches_no_disk() {
+        let case = Case::new(|folder| put(&folder.join("a.org.pem"), both(&["a.org"], 1)));
+        assert!(case.shelf.known().files.values().all(|file| {
+            file.shown.as_ref().is_some_and(|pair| pair.ready.get().is_none())
+        }));
+        fs::remove_dir_all(case.folder.path()).expect("a folder");
+        assert!(case.shows("a.org").is_some());
     }
 }
