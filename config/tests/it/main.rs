@@ -17,6 +17,8 @@ mod wire;
 
 /// What apps are made of, behind a prefix.
 mod apps;
+/// Certificates of a folder, and handshakes with them.
+mod certs;
 /// Clients that are slow, rude or gone.
 mod clients;
 /// Jobs that are commands, block, or wait for files.

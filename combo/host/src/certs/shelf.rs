@@ -449,7 +449,8 @@ mod tests {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = rcgen::CertificateParams::new(names).expect("names");
         params.not_after = rcgen::date_time_ymd(2027, 1, 1);
-        params.not_after += (std::time::Duration::from_secs(24 * 60 * 60)) * u32::try_from(days).expect("days");
+        params.not_after +=
+            (std::time::Duration::from_secs(24 * 60 * 60)) * u32::try_from(days).expect("days");
         let key = rcgen::KeyPair::generate().expect("a key");
         (key.serialize_pem(), params.self_signed(&key).expect("a certificate").pem())
     }
@@ -549,10 +550,13 @@ mod tests {
             ("b.org", files(&[("b.org.key", "k"), ("b.org.pem", "c")])),
             ("b.org", files(&[("live/b.org/privkey.pem", "k"), ("live/b.org/fullchain.pem", "c")])),
             ("b.org", files(&[("b.org/privkey.pem", "k"), ("b.org/fullchain.pem", "c")])),
-            ("b.org", Box::new(|folder| {
-                fs::create_dir(folder.join("b.org")).expect("a folder");
-                secret(&folder.join("b.org"));
-            })),
+            (
+                "b.org",
+                Box::new(|folder| {
+                    fs::create_dir(folder.join("b.org")).expect("a folder");
+                    secret(&folder.join("b.org"));
+                }),
+            ),
             ("a.org", Box::new(|folder| secret(folder))),
             ("x.b.org", files(&[("_.b.org.pem", "kc")])),
         ];
@@ -706,9 +710,13 @@ mod tests {
     #[test]
     fn a_handshake_touches_no_disk() {
         let case = Case::new(|folder| put(&folder.join("a.org.pem"), both(&["a.org"], 1)));
-        assert!(case.shelf.known().files.values().all(|file| {
-            file.shown.as_ref().is_some_and(|pair| pair.ready.get().is_none())
-        }));
+        assert!(
+            case.shelf
+                .known()
+                .files
+                .values()
+                .all(|file| { file.shown.as_ref().is_some_and(|pair| pair.ready.get().is_none()) })
+        );
         fs::remove_dir_all(case.folder.path()).expect("a folder");
         assert!(case.shows("a.org").is_some());
     }
