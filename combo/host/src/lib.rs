@@ -65,6 +65,7 @@ mod error;
 pub mod fuzzing;
 mod jobs;
 pub mod mount;
+mod notify;
 mod plan;
 mod run;
 mod serve;
@@ -85,6 +86,8 @@ pub use plan::Plan;
 pub use run::{Handle, start};
 pub use serve::{
     body::{RequestBody, ResponseBody},
+    hsts::Hsts,
+    inherited::take_sockets,
     limits::Limits,
     listen::Address,
 };

@@ -35,9 +35,12 @@ use crate::{
         program::Commanded,
     },
     mount::{Recipe, Target, layer::Wrap},
+    notify::Supervisor,
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
         gate::Gate,
+        hsts::Hsts,
+        inherited,
         listen::{self, Address, Listener},
         memory::Gauge,
         mounted::{Tally, Telling, Told, Turn},
@@ -166,20 +169,27 @@ pub(crate) async fn start_with(plan: Plan, started_as: As) -> Result<Handle, Err
         As::Server { signals } => (signals, None),
         As::Guest { heard } => (true, Some(heard)),
     };
+    // Whose signals are not ours speaks for himself.
+    let supervisor = if signals && heard.is_none() { Supervisor::of_environment() } else { None };
     let ledgers = if heard.is_some() { Ledgers::Join } else { Ledgers::Keep };
     let (events, inbox) = mpsc::unbounded_channel();
     let mut opened = Opened::open(plan, None, ledgers, Some(&events)).await?;
+    if heard.is_none() {
+        inherited::leave().iter().for_each(|sentence| tracing::warn!("{sentence}"));
+    }
     opened.tasks.heard = heard;
     let (release, released) = channel::channel(());
     let system = system(events.clone(), released.clone()).map_err(one("actix system"))?;
     let (desks, threads) = workers(opened.house, &system, &events, &released).await?;
-    let addresses = opened.listeners.iter().map(Listener::address).collect();
+    let addresses: Vec<_> = opened.listeners.iter().map(Listener::address).collect();
     let (stopping, stopped) = channel::channel(false);
     let (names, tallies) = (opened.names.clone(), opened.ground.tallies.clone());
     let threads = Threads { threads, desks: desks.clone(), names, tallies, release };
     let host = runtime::Handle::current();
     let deeds =
-        Deeds::new(opened.tasks, opened.names, opened.ground, desks, opened.told, host, events.clone());
+        Deeds::new(opened.tasks, opened.names, opened.ground, desks, opened.told, host, events.clone())
+            .with_supervisor(supervisor, &addresses)
+            .with_reloads(opened.reloads);
     let (ready, readied) = oneshot::channel();
     let watching = Watch {
         state: State::new(opened.standing, opened.running_jobs, opened.drain, Timestamp::now())
@@ -236,7 +246,12 @@ pub(crate) struct Opened {
     pub(crate) drain: Duration,
     /// Who is told of the drain.
     pub(crate) told: Vec<Draining>,
+    /// What is done about SIGHUP.
+    pub(crate) reloads: Vec<Reload>,
 }
+
+/// Reads something again that may have changed. Awaited on the host runtime.
+pub(crate) type Reload = Arc<dyn Fn() -> futures_util::future::BoxFuture<'static, ()> + Send + Sync>;
 
 /// What jobs do, and where it is written down.
 pub(crate) struct Tasks {
@@ -259,6 +274,7 @@ pub(crate) struct House {
     routes: Arc<Routes>,
     gate: Arc<Gate>,
     access_log: bool,
+    hsts: Option<HeaderValue>,
     workers: usize,
 }
 
@@ -283,6 +299,7 @@ impl House {
             routes: self.routes.clone(),
             gate: self.gate.clone(),
             access_log: self.access_log,
+            hsts: self.hsts.clone(),
         }
     }
 }
@@ -324,7 +341,7 @@ impl Opened {
             }
             let opened = endpoints.iter().zip(ports);
             let opened = opened.map(|(endpoint, port)| port.unwrap_or_else(|| open(endpoint)));
-            listeners = all_of(opened, &mut errors);
+            listeners = all_of(opened, &mut errors).into_iter().flatten().collect();
         }
         let mut names: Vec<_> = plan.mounts.iter().map(|mount| mount.pattern.to_string()).collect();
         let labels = plan.mounts.iter().map(|mount| mount.target.label.clone());
@@ -370,8 +387,10 @@ impl Opened {
             }
         }
         if account.is_none() {
-            listeners = all_of(endpoints.iter().map(|endpoint| Listener::open(endpoint, &root)), &mut errors);
+            let opened = endpoints.iter().map(|endpoint| Listener::open(endpoint, &root));
+            listeners = all_of(opened, &mut errors).into_iter().flatten().collect();
         }
+        listen::lead_to_https(&mut listeners, None);
         // Last, since this is what other processes see.
         let (journal, sentences) = match plan.state.filter(|_| errors.is_empty()) {
             None => (Journal::none(), Vec::new()),
@@ -401,14 +420,27 @@ impl Opened {
             routes,
             gate: gate.clone(),
             access_log: plan.access_log,
+            hsts: plan.hsts.and_then(Hsts::header),
             workers,
         };
         let (drain, mut told) = (plan.drain, plan.told);
         told.push(draining.clone());
         let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, tallies, draining, gate };
         let tasks = Tasks { jobs, journal, on_alert: plan.on_alert, heard: None, _watching: watching };
-        let running_jobs = plan.running_jobs;
-        Ok(Self { house, tasks, standing, running_jobs, names, ground, mounts, listeners, drain, told })
+        let (running_jobs, reloads) = (plan.running_jobs, Vec::new());
+        Ok(Self {
+            house,
+            tasks,
+            standing,
+            running_jobs,
+            names,
+            ground,
+            mounts,
+            listeners,
+            drain,
+            told,
+            reloads,
+        })
     }
 }
 
@@ -707,6 +739,9 @@ pub(crate) struct Deeds {
     /// What has been decided to begin.
     starting: Vec<Starting>,
     accepting: Option<(channel::Sender<bool>, JoinSet<io::Result<()>>)>,
+    /// Who manages the process, and what he is told that it does.
+    supervisor: Option<(Supervisor, String)>,
+    reloads: Vec<Reload>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
@@ -753,7 +788,68 @@ impl Deeds {
         let (clock, ground) = (Arc::new(Timestamp::now), Arc::new(ground));
         let (cuts, starting, accepting) = (HashMap::new(), Vec::new(), None);
         let several = host.metrics().num_workers() > 1;
-        Self { tasks, names, ground, desks, told, host, several, events, cuts, starting, accepting, clock }
+        let (supervisor, reloads) = (None, Vec::new());
+        Self {
+            tasks,
+            names,
+            ground,
+            desks,
+            told,
+            host,
+            several,
+            events,
+            cuts,
+            starting,
+            accepting,
+            supervisor,
+            reloads,
+            clock,
+        }
+    }
+
+    fn with_supervisor(mut self, supervisor: Option<Supervisor>, addresses: &[Address]) -> Self {
+        let places: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        let (mounts, jobs) = (self.names.len().saturating_sub(1), self.tasks.jobs.len());
+        let status = match &*places {
+            [] => format!("runs {jobs} jobs"),
+            places => format!("serves {mounts} mounts at {}, runs {jobs} jobs", places.join(", ")),
+        };
+        self.supervisor = supervisor.map(|supervisor| (supervisor, status));
+        self
+    }
+
+    fn with_reloads(mut self, reloads: Vec<Reload>) -> Self {
+        self.reloads = reloads;
+        self
+    }
+
+    pub(crate) fn supervisor(&self) -> Option<&Supervisor> {
+        self.supervisor.as_ref().map(|(supervisor, _)| supervisor)
+    }
+
+    /// It serves.
+    pub(crate) fn say_ready(&self) {
+        if let Some((supervisor, status)) = &self.supervisor {
+            supervisor.ready(Some(status));
+        }
+    }
+
+    /// Reads again what may have changed; `now` is by the monotonic clock.
+    pub(crate) fn reload(&self, now: Duration) {
+        if self.reloads.is_empty() {
+            tracing::info!("SIGHUP: there is nothing to reload");
+        } else {
+            tracing::info!("SIGHUP: reloading");
+        }
+        let supervisor = self.supervisor().cloned();
+        supervisor.iter().for_each(|supervisor| supervisor.reloading(now.as_micros()));
+        let reloads = self.reloads.clone();
+        drop(self.host.spawn(async move {
+            for reload in &reloads {
+                reload().await;
+            }
+            supervisor.iter().for_each(|supervisor| supervisor.ready(None));
+        }));
     }
 
     pub(crate) fn journal(&self) -> Journal {
@@ -922,6 +1018,7 @@ impl Deeds {
     /// accepted, then the workers finish.
     fn drain(&mut self) {
         tracing::info!("draining");
+        self.supervisor().into_iter().for_each(Supervisor::stopping);
         self.told.iter().for_each(Draining::begin);
         let (desks, events) = (self.desks.clone(), self.events.clone());
         let accepting = self.accepting.take();
@@ -941,11 +1038,14 @@ impl Deeds {
     }
 
     fn say_whom(&self, what: &str, tasks: &[Whom]) {
+        let mut whom_all = Vec::new();
         for Whom { job, age } in tasks {
+            whom_all.push(format!("task `{}`", self.tasks.jobs[*job].name));
             tracing::info!(job = %self.tasks.jobs[*job].name, seconds = age.as_secs(), "{what} a task");
         }
         for desk in &self.desks {
             for (whom, all) in [("requests", desk.in_flight()), ("upgraded connections", desk.upgraded())] {
+                whom_all.extend(all.iter().map(|(one, _)| format!("{} {}", one.kind, one.said())));
                 for (one, age) in all.iter().take(NAMED) {
                     let (mount, said, kind) = (&*self.names[one.mount], one.said(), one.kind);
                     tracing::info!(mount, request = said, seconds = age, "{what} a {kind}");
@@ -955,6 +1055,7 @@ impl Deeds {
                 }
             }
         }
+        self.supervisor().into_iter().for_each(|supervisor| supervisor.waits(what, &whom_all));
     }
 
     /// The stall watch names what holds a worker.
