@@ -41,7 +41,7 @@ use crate::{
         gate::Gate,
         hsts::Hsts,
         inherited,
-        listen::{self, Address, Listener},
+        listen::{self, Address, Listener, Noticing, Store},
         memory::Gauge,
         mounted::{Tally, Telling, Told, Turn},
         proxies::Proxies,
@@ -188,8 +188,7 @@ pub(crate) async fn start_with(plan: Plan, started_as: As) -> Result<Handle, Err
     let host = runtime::Handle::current();
     let deeds =
         Deeds::new(opened.tasks, opened.names, opened.ground, desks, opened.told, host, events.clone())
-            .with_supervisor(supervisor, &addresses)
-            .with_reloads(opened.reloads);
+            .with_supervisor(supervisor, &addresses);
     let (ready, readied) = oneshot::channel();
     let watching = Watch {
         state: State::new(opened.standing, opened.running_jobs, opened.drain, Timestamp::now())
@@ -246,12 +245,7 @@ pub(crate) struct Opened {
     pub(crate) drain: Duration,
     /// Who is told of the drain.
     pub(crate) told: Vec<Draining>,
-    /// What is done about SIGHUP.
-    pub(crate) reloads: Vec<Reload>,
 }
-
-/// Reads something again that may have changed. Awaited on the host runtime.
-pub(crate) type Reload = Arc<dyn Fn() -> futures_util::future::BoxFuture<'static, ()> + Send + Sync>;
 
 /// What jobs do, and where it is written down.
 pub(crate) struct Tasks {
@@ -262,6 +256,8 @@ pub(crate) struct Tasks {
     pub(crate) heard: Option<mpsc::UnboundedSender<Entry>>,
     /// The files that jobs wait for.
     _watching: Option<Watching>,
+    /// Certificates that may change.
+    noticing: Option<Noticing>,
 }
 
 /// What every worker is made from.
@@ -320,13 +316,13 @@ impl Opened {
             Err(error) => return Err(Errors(vec![error])),
         };
         let endpoints = if layer.is_none() { plan.endpoints } else { Vec::new() };
-        let (mut listeners, mut account) = (Vec::new(), None);
+        let (mut listeners, mut account, store) = (Vec::new(), None, Store::default());
         if let Some(user) = plan.user.filter(|_| layer.is_none()) {
             // A unix socket is a file: root would make it in a folder where others may write.
             let is_file = |endpoint: &Endpoint| {
                 matches!(endpoint.bare(), Endpoint::Unix { path: UnixName::Path(_), .. })
             };
-            let open = |endpoint| Listener::open(endpoint, &root);
+            let open = |endpoint| Listener::open(endpoint, &root, &store);
             let ports: Vec<_> =
                 endpoints.iter().map(|endpoint| (!is_file(endpoint)).then(|| open(endpoint))).collect();
             // What root could reach this user may not.
@@ -387,10 +383,19 @@ impl Opened {
             }
         }
         if account.is_none() {
-            let opened = endpoints.iter().map(|endpoint| Listener::open(endpoint, &root));
+            let opened = endpoints.iter().map(|endpoint| Listener::open(endpoint, &root, &store));
             listeners = all_of(opened, &mut errors).into_iter().flatten().collect();
         }
-        listen::lead_to_https(&mut listeners, None);
+        listen::lead_to_https(&mut listeners, &store);
+        // As the user that it is by now, who will read them from here on.
+        let noticing = match events.map(|_| store.notice(|_| ())) {
+            None => None,
+            Some(Ok(noticing)) => noticing,
+            Some(Err(cause)) => {
+                errors.push(Kind::Thread { what: "watch of certificates", cause }.into());
+                None
+            }
+        };
         // Last, since this is what other processes see.
         let (journal, sentences) = match plan.state.filter(|_| errors.is_empty()) {
             None => (Journal::none(), Vec::new()),
@@ -426,21 +431,10 @@ impl Opened {
         let (drain, mut told) = (plan.drain, plan.told);
         told.push(draining.clone());
         let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, tallies, draining, gate };
-        let tasks = Tasks { jobs, journal, on_alert: plan.on_alert, heard: None, _watching: watching };
-        let (running_jobs, reloads) = (plan.running_jobs, Vec::new());
-        Ok(Self {
-            house,
-            tasks,
-            standing,
-            running_jobs,
-            names,
-            ground,
-            mounts,
-            listeners,
-            drain,
-            told,
-            reloads,
-        })
+        let tasks =
+            Tasks { jobs, journal, on_alert: plan.on_alert, heard: None, _watching: watching, noticing };
+        let running_jobs = plan.running_jobs;
+        Ok(Self { house, tasks, standing, running_jobs, names, ground, mounts, listeners, drain, told })
     }
 }
 
@@ -741,7 +735,6 @@ pub(crate) struct Deeds {
     accepting: Option<(channel::Sender<bool>, JoinSet<io::Result<()>>)>,
     /// Who manages the process, and what he is told that it does.
     supervisor: Option<(Supervisor, String)>,
-    reloads: Vec<Reload>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
@@ -788,7 +781,6 @@ impl Deeds {
         let (clock, ground) = (Arc::new(Timestamp::now), Arc::new(ground));
         let (cuts, starting, accepting) = (HashMap::new(), Vec::new(), None);
         let several = host.metrics().num_workers() > 1;
-        let (supervisor, reloads) = (None, Vec::new());
         Self {
             tasks,
             names,
@@ -801,8 +793,7 @@ impl Deeds {
             cuts,
             starting,
             accepting,
-            supervisor,
-            reloads,
+            supervisor: None,
             clock,
         }
     }
@@ -818,11 +809,6 @@ impl Deeds {
         self
     }
 
-    fn with_reloads(mut self, reloads: Vec<Reload>) -> Self {
-        self.reloads = reloads;
-        self
-    }
-
     pub(crate) fn supervisor(&self) -> Option<&Supervisor> {
         self.supervisor.as_ref().map(|(supervisor, _)| supervisor)
     }
@@ -832,24 +818,6 @@ impl Deeds {
         if let Some((supervisor, status)) = &self.supervisor {
             supervisor.ready(Some(status));
         }
-    }
-
-    /// Reads again what may have changed; `now` is by the monotonic clock.
-    pub(crate) fn reload(&self, now: Duration) {
-        if self.reloads.is_empty() {
-            tracing::info!("SIGHUP: there is nothing to reload");
-        } else {
-            tracing::info!("SIGHUP: reloading");
-        }
-        let supervisor = self.supervisor().cloned();
-        supervisor.iter().for_each(|supervisor| supervisor.reloading(now.as_micros()));
-        let reloads = self.reloads.clone();
-        drop(self.host.spawn(async move {
-            for reload in &reloads {
-                reload().await;
-            }
-            supervisor.iter().for_each(|supervisor| supervisor.ready(None));
-        }));
     }
 
     pub(crate) fn journal(&self) -> Journal {
@@ -989,6 +957,19 @@ impl Deeds {
         if let Some(used) = gauge.used() {
             self.ground.gate.uses(used, gauge.most());
         }
+    }
+
+    /// Has files looked at that would be anyway, some time later; `now` is by the monotonic clock.
+    pub(crate) fn reload(&self, now: Duration) {
+        self.supervisor().into_iter().for_each(|supervisor| supervisor.reloading(now.as_micros()));
+        match &self.tasks.noticing {
+            Some(noticing) => {
+                tracing::info!("SIGHUP: looks for certificates that have changed");
+                noticing.look();
+            }
+            None => tracing::info!("SIGHUP: there is nothing to reload"),
+        }
+        self.supervisor().into_iter().for_each(|supervisor| supervisor.ready(None));
     }
 
     /// What is to be looked at for that.

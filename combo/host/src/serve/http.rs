@@ -83,14 +83,10 @@ async fn serve(
     let Accepted { socket, peer, scheme, tls, proxied, redirecting, shaking } = accepted;
     let registered = worker.shared.register(progress.clone(), peer, counted);
     let mut connection = Connection::new(peer, scheme);
-    #[cfg(feature = "tls")]
-    let certificate = tls.as_ref().map(|tls| tls.certificate.clone());
-    #[cfg(not(feature = "tls"))]
-    let certificate = None;
     if proxied && !worker.proxies.trusts(&peer) {
         return Err(format!("{peer} is no trusted proxy").into());
     }
-    let (socket, by_alpn) = open(socket, tls, proxied, &mut connection, &progress).await?;
+    let (socket, by_alpn) = open(socket, tls.as_ref(), proxied, &mut connection, &progress).await?;
     drop(shaking);
     if progress.phase() == Phase::Handshake {
         progress.opens();
@@ -114,7 +110,7 @@ async fn serve(
         authority,
         bulk,
         trusted,
-        certificate,
+        tls,
         redirecting,
         opening,
         began,
@@ -243,7 +239,7 @@ async fn drive<C: Future>(
 /// it is HTTP/2 where that is agreed upon beforehand.
 async fn open(
     socket: Raw,
-    tls: Option<Tls>,
+    tls: Option<&Tls>,
     proxied: bool,
     connection: &mut Connection,
     progress: &Arc<Progress>,
@@ -283,12 +279,12 @@ async fn open(
 #[cfg(feature = "tls")]
 async fn shake(
     socket: Carrier,
-    tls: Tls,
+    tls: &Tls,
     connection: &mut Connection,
     progress: &Arc<Progress>,
 ) -> io::Result<(Socket, Option<bool>)> {
     let socket = Sealed { socket, progress: progress.clone() };
-    let stream = Box::new(tls.acceptor.accept(socket).await?);
+    let stream = Box::new(tls.accept(socket).await?);
     connection.tls = Some(super::tls::facts(stream.get_ref().1));
     let http2 = stream.get_ref().1.alpn_protocol() == Some(super::tls::H2);
     Ok((Socket::Tls(stream), Some(http2)))

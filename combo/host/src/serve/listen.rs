@@ -24,12 +24,51 @@ use http::uri::Scheme;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{io::unix::AsyncFd, time::Instant};
 
+#[cfg(feature = "tls")]
+pub(crate) use crate::certs::{Store, noticed::Noticing};
+
 use super::{
     gate::{Gate, Pass},
     redirecting::{Redirecting, Tokens},
     worker::{Accepted, Desk, Raw, Tls},
 };
 use crate::error::{Error, Kind};
+
+/// Without the feature there are no certificates.
+#[cfg(not(feature = "tls"))]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Store;
+
+/// Nor any that change.
+#[cfg(not(feature = "tls"))]
+#[derive(Debug)]
+pub(crate) enum Noticing {}
+
+#[cfg(feature = "tls")]
+impl Store {
+    fn tokens(&self) -> Option<Tokens> {
+        let challenges = self.challenges.clone();
+        Some(Arc::new(move |token| challenges.http(token)))
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+impl Store {
+    fn tokens(&self) -> Option<Tokens> {
+        None
+    }
+
+    pub(crate) fn notice(&self, _: impl Fn(&Path) + Send + 'static) -> io::Result<Option<Noticing>> {
+        Ok(None)
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+impl Noticing {
+    pub(crate) fn look(&self) {
+        match *self {}
+    }
+}
 
 /// How many connections the kernel keeps for us until we accept them, unless it is said.
 const BACKLOG: i32 = 4_096;
@@ -114,10 +153,10 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 impl Listener {
     /// Most endpoints are one socket.
-    pub(crate) fn open(endpoint: &Endpoint, root: &Path) -> Result<Vec<Self>, Error> {
+    pub(crate) fn open(endpoint: &Endpoint, root: &Path, store: &Store) -> Result<Vec<Self>, Error> {
         let shown = || discreet(&endpoint.to_string()).into_owned();
         let refused = |cause| Kind::Listen { endpoint: shown(), cause };
-        let tls = open_tls(endpoint, root)?;
+        let tls = open_tls(endpoint, root, store)?;
         let sockets = match endpoint.bare() {
             Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } => vec![Bound::Tcp(tcp(port).map_err(refused)?)],
             Endpoint::Unix { path: UnixName::Path(path), mode } => {
@@ -180,7 +219,8 @@ pub(super) fn address_of(socket: BorrowedFd<'_>) -> Option<Address> {
 }
 
 /// Has those that lead to https lead to the port that it is at.
-pub(crate) fn lead_to_https(listeners: &mut [Listener], tokens: Option<&Tokens>) {
+pub(crate) fn lead_to_https(listeners: &mut [Listener], store: &Store) {
+    let tokens = store.tokens();
     let tls = listeners.iter().find_map(|listener| match listener.address() {
         Address::Tls(address) => Some(address.port()),
         _ => None,
@@ -189,7 +229,7 @@ pub(crate) fn lead_to_https(listeners: &mut [Listener], tokens: Option<&Tokens>)
         if let Some(redirect) = listener.endpoint.redirect() {
             // One that is given to us may turn out to have no port.
             let port = redirect.port.or(tls).unwrap_or(HTTPS);
-            let redirecting = Redirecting::new(redirect.code, port, tokens.cloned());
+            let redirecting = Redirecting::new(redirect.code, port, tokens.clone());
             listener.redirecting = Some(Arc::new(redirecting));
         }
     }
@@ -233,22 +273,18 @@ fn inherited(which: &Inherited) -> io::Result<Vec<Bound>> {
 }
 
 /// What encrypts an endpoint's connections, if something does.
-fn open_tls(endpoint: &Endpoint, root: &Path) -> Result<Option<Tls>, Error> {
+#[cfg(feature = "tls")]
+fn open_tls(endpoint: &Endpoint, root: &Path, store: &Store) -> Result<Option<Tls>, Error> {
+    super::tls::open(endpoint, &discreet(&endpoint.to_string()), root, store)
+}
+
+#[cfg(not(feature = "tls"))]
+fn open_tls(endpoint: &Endpoint, _: &Path, _: &Store) -> Result<Option<Tls>, Error> {
     if !endpoint.is_encrypted() {
         return Ok(None);
     }
-    let shown = discreet(&endpoint.to_string()).into_owned();
-    #[cfg(feature = "tls")]
-    if let Endpoint::Ssl { key, cert, clients, .. } = endpoint.bare() {
-        let clients = clients.clone().map(|mut clients| {
-            clients.authority = root.join(clients.authority);
-            clients
-        });
-        return super::tls::open(&shown, &root.join(key), &root.join(cert), clients.as_ref()).map(Some);
-    }
-    let _ = root;
-    let cause = not_there(if cfg!(feature = "tls") { "certificates of a folder" } else { "feature `tls`" });
-    Err(Kind::Listen { endpoint: shown, cause }.into())
+    let (endpoint, cause) = (discreet(&endpoint.to_string()).into_owned(), not_there("feature `tls`"));
+    Err(Kind::Listen { endpoint, cause }.into())
 }
 
 fn not_there(what: &str) -> io::Error {
