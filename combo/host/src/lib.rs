@@ -69,6 +69,7 @@ mod jobs;
 #[cfg(any(feature = "files", feature = "tls"))]
 mod local;
 pub mod mount;
+mod notify;
 mod plan;
 mod run;
 mod serve;
@@ -89,6 +90,8 @@ pub use plan::Plan;
 pub use run::{Handle, start};
 pub use serve::{
     body::{RequestBody, ResponseBody},
+    hsts::Hsts,
+    inherited::take_sockets,
     limits::Limits,
     listen::Address,
 };

@@ -11,11 +11,11 @@ use crate::{
     deployment::{Deployment, Job, Kind, OnAlert},
     jobs::{ErasedTask, Keep, Program},
     mount::{Target, layer::Wrap},
-    serve::{limits::Limits, proxies::Proxies},
+    serve::{hsts::Hsts, limits::Limits, proxies::Proxies},
 };
 use combo_core::{
     Draining, Endpoint, Overlap, Pattern, Policies, Problem, Problems, Timestamp, Trigger, User,
-    endpoint::{Challenge, Port, discreet},
+    endpoint::{Challenge, Port, Redirect, discreet},
     pattern::Host,
     trigger::Event,
 };
@@ -47,6 +47,7 @@ pub struct Plan {
     pub(crate) drain: Duration,
     pub(crate) told: Vec<Draining>,
     pub(crate) limits: Limits,
+    pub(crate) hsts: Option<Hsts>,
     pub(crate) access_log: bool,
 }
 
@@ -90,7 +91,7 @@ impl Deployment {
     /// Everything that is wrong with what was said, in one go.
     pub fn plan(self) -> Result<Plan, Problems> {
         let mut problems = Vec::new();
-        let endpoints = endpoints(&self.listen, &mut problems);
+        let endpoints = endpoints(&self.listen, self.redirect_to_https, &mut problems);
         let mounts = mounts(self.mounts, &mut problems);
         if self.listen.is_empty() && !mounts.is_empty() {
             problems.push(Problem::NoEndpoint);
@@ -115,6 +116,9 @@ impl Deployment {
         if self.running_jobs == 0 {
             problems.push(Problem::Setting { name: "running_jobs", said: "0".into(), must: "at least 1" });
         }
+        if let Some((hsts, must)) = self.hsts.and_then(|hsts| Some((hsts, hsts.fault()?))) {
+            problems.push(Problem::Setting { name: "hsts", said: hsts.to_string(), must });
+        }
         let faults = self.limits.faults().into_iter();
         problems.extend(faults.map(|(name, said, must)| Problem::Setting { name, said, must }));
         let plan = Plan {
@@ -135,6 +139,7 @@ impl Deployment {
             drain: self.drain.min(LONGEST_DRAIN),
             told: self.told,
             limits: self.limits,
+            hsts: self.hsts,
             access_log: self.access_log,
         };
         Problems::none_or(problems, plan)
@@ -142,7 +147,7 @@ impl Deployment {
 }
 
 /// What was said of each, as it may be shown, and what it means.
-fn endpoints(listen: &[String], problems: &mut Vec<Problem>) -> Vec<(String, Endpoint)> {
+fn endpoints(listen: &[String], redirect: bool, problems: &mut Vec<Problem>) -> Vec<(String, Endpoint)> {
     let mut endpoints: Vec<(String, Endpoint)> = Vec::new();
     for said in listen {
         let shown = discreet(said).into_owned();
@@ -153,6 +158,7 @@ fn endpoints(listen: &[String], problems: &mut Vec<Problem>) -> Vec<(String, End
                 continue;
             }
         };
+        let endpoint = if redirect { led_to_https(endpoint) } else { endpoint };
         match endpoints.iter().find(|(_, known)| known.meets(&endpoint)) {
             Some((_, first)) if *first == endpoint => problems.push(Problem::EndpointTwice { said: shown }),
             Some((first, _)) => {
@@ -176,6 +182,14 @@ fn endpoints(listen: &[String], problems: &mut Vec<Problem>) -> Vec<(String, End
         }
     }
     endpoints
+}
+
+/// The same endpoint, or a redirect in the place of one in clear text; unix sockets are for those who are here.
+fn led_to_https(endpoint: Endpoint) -> Endpoint {
+    let as_it_is = endpoint.is_encrypted()
+        || endpoint.redirect().is_some()
+        || matches!(endpoint.bare(), Endpoint::Unix { .. });
+    if as_it_is { endpoint } else { Endpoint::Redirect(Box::new(Redirect::of(endpoint))) }
 }
 
 /// An endpoint as it may be printed and logged.
@@ -359,6 +373,9 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
     for endpoint in &plan.endpoints {
         let everywhere = endpoint.port().is_some_and(Port::is_everywhere);
         writeln!(f, "  {}{}", shown(endpoint), if everywhere { ", every interface" } else { "" })?;
+    }
+    if let Some(hsts) = &plan.hsts {
+        writeln!(f, "  over https, tells browsers to use nothing else: {hsts}")?;
     }
     if let Some(user) = &plan.user {
         writeln!(f, "\nthen becomes user `{user}`")?;

@@ -35,9 +35,12 @@ use crate::{
         program::Commanded,
     },
     mount::{Recipe, Target, layer::Wrap},
+    notify::Supervisor,
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
         gate::Gate,
+        hsts::Hsts,
+        inherited,
         listen::{self, Address, Listener, Noticing, Store},
         memory::Gauge,
         mounted::{Tally, Telling, Told, Turn},
@@ -166,20 +169,26 @@ pub(crate) async fn start_with(plan: Plan, started_as: As) -> Result<Handle, Err
         As::Server { signals } => (signals, None),
         As::Guest { heard } => (true, Some(heard)),
     };
+    // Whose signals are not ours speaks for himself.
+    let supervisor = if signals && heard.is_none() { Supervisor::of_environment() } else { None };
     let ledgers = if heard.is_some() { Ledgers::Join } else { Ledgers::Keep };
     let (events, inbox) = mpsc::unbounded_channel();
     let mut opened = Opened::open(plan, None, ledgers, Some(&events)).await?;
+    if heard.is_none() {
+        inherited::leave().iter().for_each(|sentence| tracing::warn!("{sentence}"));
+    }
     opened.tasks.heard = heard;
     let (release, released) = channel::channel(());
     let system = system(events.clone(), released.clone()).map_err(one("actix system"))?;
     let (desks, threads) = workers(opened.house, &system, &events, &released).await?;
-    let addresses = opened.listeners.iter().map(Listener::address).collect();
+    let addresses: Vec<_> = opened.listeners.iter().map(Listener::address).collect();
     let (stopping, stopped) = channel::channel(false);
     let (names, tallies) = (opened.names.clone(), opened.ground.tallies.clone());
     let threads = Threads { threads, desks: desks.clone(), names, tallies, release };
     let host = runtime::Handle::current();
     let deeds =
-        Deeds::new(opened.tasks, opened.names, opened.ground, desks, opened.told, host, events.clone());
+        Deeds::new(opened.tasks, opened.names, opened.ground, desks, opened.told, host, events.clone())
+            .with_supervisor(supervisor, &addresses);
     let (ready, readied) = oneshot::channel();
     let watching = Watch {
         state: State::new(opened.standing, opened.running_jobs, opened.drain, Timestamp::now())
@@ -261,6 +270,7 @@ pub(crate) struct House {
     routes: Arc<Routes>,
     gate: Arc<Gate>,
     access_log: bool,
+    hsts: Option<HeaderValue>,
     workers: usize,
 }
 
@@ -285,6 +295,7 @@ impl House {
             routes: self.routes.clone(),
             gate: self.gate.clone(),
             access_log: self.access_log,
+            hsts: self.hsts.clone(),
         }
     }
 }
@@ -326,7 +337,7 @@ impl Opened {
             }
             let opened = endpoints.iter().zip(ports);
             let opened = opened.map(|(endpoint, port)| port.unwrap_or_else(|| open(endpoint)));
-            listeners = all_of(opened, &mut errors);
+            listeners = all_of(opened, &mut errors).into_iter().flatten().collect();
         }
         let mut names: Vec<_> = plan.mounts.iter().map(|mount| mount.pattern.to_string()).collect();
         let labels = plan.mounts.iter().map(|mount| mount.target.label.clone());
@@ -372,9 +383,10 @@ impl Opened {
             }
         }
         if account.is_none() {
-            listeners =
-                all_of(endpoints.iter().map(|endpoint| Listener::open(endpoint, &root, &store)), &mut errors);
+            let opened = endpoints.iter().map(|endpoint| Listener::open(endpoint, &root, &store));
+            listeners = all_of(opened, &mut errors).into_iter().flatten().collect();
         }
+        listen::lead_to_https(&mut listeners, &store);
         // As the user that it is by now, who will read them from here on.
         let noticing = match events.map(|_| store.notice(|_| ())) {
             None => None,
@@ -413,6 +425,7 @@ impl Opened {
             routes,
             gate: gate.clone(),
             access_log: plan.access_log,
+            hsts: plan.hsts.and_then(Hsts::header),
             workers,
         };
         let (drain, mut told) = (plan.drain, plan.told);
@@ -720,6 +733,8 @@ pub(crate) struct Deeds {
     /// What has been decided to begin.
     starting: Vec<Starting>,
     accepting: Option<(channel::Sender<bool>, JoinSet<io::Result<()>>)>,
+    /// Who manages the process, and what he is told that it does.
+    supervisor: Option<(Supervisor, String)>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
@@ -766,7 +781,43 @@ impl Deeds {
         let (clock, ground) = (Arc::new(Timestamp::now), Arc::new(ground));
         let (cuts, starting, accepting) = (HashMap::new(), Vec::new(), None);
         let several = host.metrics().num_workers() > 1;
-        Self { tasks, names, ground, desks, told, host, several, events, cuts, starting, accepting, clock }
+        Self {
+            tasks,
+            names,
+            ground,
+            desks,
+            told,
+            host,
+            several,
+            events,
+            cuts,
+            starting,
+            accepting,
+            supervisor: None,
+            clock,
+        }
+    }
+
+    fn with_supervisor(mut self, supervisor: Option<Supervisor>, addresses: &[Address]) -> Self {
+        let places: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        let (mounts, jobs) = (self.names.len().saturating_sub(1), self.tasks.jobs.len());
+        let status = match &*places {
+            [] => format!("runs {jobs} jobs"),
+            places => format!("serves {mounts} mounts at {}, runs {jobs} jobs", places.join(", ")),
+        };
+        self.supervisor = supervisor.map(|supervisor| (supervisor, status));
+        self
+    }
+
+    pub(crate) fn supervisor(&self) -> Option<&Supervisor> {
+        self.supervisor.as_ref().map(|(supervisor, _)| supervisor)
+    }
+
+    /// It serves.
+    pub(crate) fn say_ready(&self) {
+        if let Some((supervisor, status)) = &self.supervisor {
+            supervisor.ready(Some(status));
+        }
     }
 
     pub(crate) fn journal(&self) -> Journal {
@@ -908,9 +959,9 @@ impl Deeds {
         }
     }
 
-    /// What is to be looked at for that.
-    /// Has files looked at that would be anyway, some time later.
-    pub(crate) fn reload(&self) {
+    /// Has files looked at that would be anyway, some time later; `now` is by the monotonic clock.
+    pub(crate) fn reload(&self, now: Duration) {
+        self.supervisor().into_iter().for_each(|supervisor| supervisor.reloading(now.as_micros()));
         match &self.tasks.noticing {
             Some(noticing) => {
                 tracing::info!("SIGHUP: looks for certificates that have changed");
@@ -918,8 +969,10 @@ impl Deeds {
             }
             None => tracing::info!("SIGHUP: there is nothing to reload"),
         }
+        self.supervisor().into_iter().for_each(|supervisor| supervisor.ready(None));
     }
 
+    /// What is to be looked at for that.
     pub(crate) fn gauge(&self) -> Gauge {
         Gauge::new(self.ground.gate.limits.memory)
     }
@@ -946,6 +999,7 @@ impl Deeds {
     /// accepted, then the workers finish.
     fn drain(&mut self) {
         tracing::info!("draining");
+        self.supervisor().into_iter().for_each(Supervisor::stopping);
         self.told.iter().for_each(Draining::begin);
         let (desks, events) = (self.desks.clone(), self.events.clone());
         let accepting = self.accepting.take();
@@ -965,11 +1019,14 @@ impl Deeds {
     }
 
     fn say_whom(&self, what: &str, tasks: &[Whom]) {
+        let mut whom_all = Vec::new();
         for Whom { job, age } in tasks {
+            whom_all.push(format!("task `{}`", self.tasks.jobs[*job].name));
             tracing::info!(job = %self.tasks.jobs[*job].name, seconds = age.as_secs(), "{what} a task");
         }
         for desk in &self.desks {
             for (whom, all) in [("requests", desk.in_flight()), ("upgraded connections", desk.upgraded())] {
+                whom_all.extend(all.iter().map(|(one, _)| format!("{} {}", one.kind, one.said())));
                 for (one, age) in all.iter().take(NAMED) {
                     let (mount, said, kind) = (&*self.names[one.mount], one.said(), one.kind);
                     tracing::info!(mount, request = said, seconds = age, "{what} a {kind}");
@@ -979,6 +1036,7 @@ impl Deeds {
                 }
             }
         }
+        self.supervisor().into_iter().for_each(|supervisor| supervisor.waits(what, &whom_all));
     }
 
     /// The stall watch names what holds a worker.

@@ -539,6 +539,7 @@ impl Bench {
             scheme: Scheme::HTTP,
             tls: None,
             proxied: false,
+            redirecting: None,
             shaking: None,
         };
         self.desk.take(accepted, Pass::default()).map_err(|_| "the deployment has stopped".to_owned())?;

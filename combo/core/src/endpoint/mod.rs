@@ -247,6 +247,14 @@ pub struct Redirect {
     pub within: Endpoint,
 }
 
+impl Redirect {
+    /// From here, and all else as it is unless said.
+    #[must_use]
+    pub const fn of(within: Endpoint) -> Self {
+        Self { port: None, code: 308, within }
+    }
+}
+
 /// A TCP port, of one interface or of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Port {

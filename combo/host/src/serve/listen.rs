@@ -7,7 +7,10 @@
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,10 +18,10 @@ use std::{
 
 use combo_core::{
     Endpoint, Peer,
-    endpoint::{Port, UnixName, discreet},
+    endpoint::{Inherited, Port, UnixName, discreet},
 };
 use http::uri::Scheme;
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{io::unix::AsyncFd, time::Instant};
 
 #[cfg(feature = "tls")]
@@ -26,6 +29,7 @@ pub(crate) use crate::certs::{Store, noticed::Noticing};
 
 use super::{
     gate::{Gate, Pass},
+    redirecting::{Redirecting, Tokens},
     worker::{Accepted, Desk, Raw, Tls},
 };
 use crate::error::{Error, Kind};
@@ -40,8 +44,20 @@ pub(crate) struct Store;
 #[derive(Debug)]
 pub(crate) enum Noticing {}
 
+#[cfg(feature = "tls")]
+impl Store {
+    fn tokens(&self) -> Option<Tokens> {
+        let challenges = self.challenges.clone();
+        Some(Arc::new(move |token| challenges.http(token)))
+    }
+}
+
 #[cfg(not(feature = "tls"))]
 impl Store {
+    fn tokens(&self) -> Option<Tokens> {
+        None
+    }
+
     pub(crate) fn notice(&self, _: impl Fn(&Path) + Send + 'static) -> io::Result<Option<Noticing>> {
         Ok(None)
     }
@@ -60,6 +76,9 @@ const BACKLOG: i32 = 4_096;
 /// The shortest and the longest pause after the system refused.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
+/// The port of https.
+const HTTPS: u16 = 443;
+
 /// How often a lasting refusal is logged.
 const REMIND: Duration = Duration::from_secs(10);
 
@@ -69,13 +88,24 @@ pub(crate) struct Listener {
     socket: Bound,
     tls: Option<Tls>,
     proxied: bool,
+    redirecting: Option<Arc<Redirecting>>,
 }
 
 #[derive(Debug)]
 enum Bound {
     Tcp(std::net::TcpListener),
-    Unix { listener: std::os::unix::net::UnixListener, path: PathBuf, file: File },
-    Abstract { listener: std::os::unix::net::UnixListener, name: String },
+    /// With the file that was made for it.
+    Unix {
+        listener: std::os::unix::net::UnixListener,
+        _made: Option<Made>,
+    },
+}
+
+/// A unix socket's file, which goes with it.
+#[derive(Debug)]
+struct Made {
+    path: PathBuf,
+    file: File,
 }
 
 /// Which file something is: its device and its inode.
@@ -122,33 +152,39 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 impl Listener {
-    pub(crate) fn open(endpoint: &Endpoint, root: &Path, store: &Store) -> Result<Self, Error> {
+    /// Most endpoints are one socket.
+    pub(crate) fn open(endpoint: &Endpoint, root: &Path, store: &Store) -> Result<Vec<Self>, Error> {
         let shown = || discreet(&endpoint.to_string()).into_owned();
         let refused = |cause| Kind::Listen { endpoint: shown(), cause };
         let tls = open_tls(endpoint, root, store)?;
-        let socket = match endpoint.bare() {
-            Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } => Bound::Tcp(tcp(port).map_err(refused)?),
+        let sockets = match endpoint.bare() {
+            Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } => vec![Bound::Tcp(tcp(port).map_err(refused)?)],
             Endpoint::Unix { path: UnixName::Path(path), mode } => {
-                unix(root.join(path), *mode).map_err(|cause| {
+                let bound = unix(root.join(path), *mode).map_err(|cause| {
                     let uid = rustix::process::geteuid().as_raw();
                     Kind::Socket { endpoint: shown(), uid, cause }
-                })?
+                })?;
+                vec![bound]
             }
-            Endpoint::Unix { path: UnixName::Abstract(name), .. } => abstract_unix(name).map_err(refused)?,
-            _ => return Err(refused(not_there("sockets that were there before")).into()),
+            Endpoint::Unix { path: UnixName::Abstract(name), .. } => {
+                vec![abstract_unix(name).map_err(refused)?]
+            }
+            Endpoint::Inherited(which) => inherited(which).map_err(refused)?,
+            _ => return Err(refused(not_there("it")).into()),
         };
-        Ok(Self { endpoint: endpoint.clone(), socket, tls, proxied: endpoint.is_proxied() })
+        let proxied = endpoint.is_proxied();
+        let listener = |socket| {
+            let (endpoint, tls) = (endpoint.clone(), tls.clone());
+            Self { endpoint, socket, tls, proxied, redirecting: None }
+        };
+        Ok(sockets.into_iter().map(listener).collect())
     }
 
     pub(crate) fn address(&self) -> Address {
-        match &self.socket {
-            Bound::Unix { path, .. } => Address::Unix(path.clone()),
-            Bound::Abstract { name, .. } => Address::Abstract(name.clone()),
-            Bound::Tcp(listener) => {
-                let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-                let address = listener.local_addr().unwrap_or(nowhere);
-                if self.tls.is_some() { Address::Tls(address) } else { Address::Tcp(address) }
-            }
+        let nowhere = Address::Tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
+        match address_of(self.as_fd()).unwrap_or(nowhere) {
+            Address::Tcp(address) if self.tls.is_some() => Address::Tls(address),
+            address => address,
         }
     }
 
@@ -159,36 +195,81 @@ impl Listener {
                 socket.set_nonblocking(true)?;
                 (Raw::Tcp(socket), Peer::Inet(SocketAddr::new(peer.ip().to_canonical(), peer.port())))
             }
-            Bound::Unix { listener, .. } | Bound::Abstract { listener, .. } => {
+            Bound::Unix { listener, .. } => {
                 let (socket, _) = listener.accept()?;
                 socket.set_nonblocking(true)?;
                 (Raw::Unix(socket), Peer::Unix)
             }
         };
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-        let (tls, proxied) = (self.tls.clone(), self.proxied);
-        Ok(Accepted { socket, peer, scheme, tls, proxied, shaking: None })
+        let (tls, proxied, redirecting) = (self.tls.clone(), self.proxied, self.redirecting.clone());
+        Ok(Accepted { socket, peer, scheme, tls, proxied, redirecting, shaking: None })
     }
 }
 
-impl std::os::fd::AsRawFd for Listener {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        match &self.socket {
-            Bound::Tcp(listener) => listener.as_raw_fd(),
-            Bound::Unix { listener, .. } | Bound::Abstract { listener, .. } => listener.as_raw_fd(),
+/// Where a socket listens.
+pub(super) fn address_of(socket: BorrowedFd<'_>) -> Option<Address> {
+    let address = SockRef::from(&socket).local_addr().ok()?;
+    if let Some(address) = address.as_socket() {
+        return Some(Address::Tcp(address));
+    }
+    let name = || address.as_abstract_namespace().map(|name| String::from_utf8_lossy(name).into_owned());
+    let path = address.as_pathname().map(|path| Address::Unix(path.to_owned()));
+    path.or_else(|| name().map(Address::Abstract))
+}
+
+/// Has those that lead to https lead to the port that it is at.
+pub(crate) fn lead_to_https(listeners: &mut [Listener], store: &Store) {
+    let tokens = store.tokens();
+    let tls = listeners.iter().find_map(|listener| match listener.address() {
+        Address::Tls(address) => Some(address.port()),
+        _ => None,
+    });
+    for listener in listeners {
+        if let Some(redirect) = listener.endpoint.redirect() {
+            // One that is given to us may turn out to have no port.
+            let port = redirect.port.or(tls).unwrap_or(HTTPS);
+            let redirecting = Redirecting::new(redirect.code, port, tokens.clone());
+            listener.redirecting = Some(Arc::new(redirecting));
         }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Bound::Tcp(listener) => listener.as_fd(),
+            Bound::Unix { listener, .. } => listener.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 
 /// Takes a unix socket's file away, unless somebody else has put his own there.
-impl Drop for Bound {
+impl Drop for Made {
     fn drop(&mut self) {
-        if let Self::Unix { path, file, .. } = self
-            && std::fs::symlink_metadata(&path).is_ok_and(|found| File::of(&found) == *file)
-        {
-            let _ = std::fs::remove_file(path);
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| File::of(&found) == self.file) {
+            let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Sockets that somebody else has bound, and whose file is his.
+fn inherited(which: &Inherited) -> io::Result<Vec<Bound>> {
+    let sockets = super::inherited::claim(which)?.into_iter().map(|socket| {
+        socket.set_nonblocking(true)?;
+        if socket.domain()? == Domain::UNIX {
+            return Ok(Bound::Unix { listener: socket.into(), _made: None });
+        }
+        set_options(&socket, &Port::new(0))?;
+        Ok(Bound::Tcp(socket.into()))
+    });
+    sockets.collect()
 }
 
 /// What encrypts an endpoint's connections, if something does.
@@ -287,7 +368,7 @@ fn unix(path: PathBuf, mode: u32) -> io::Result<Bound> {
     // Nobody can connect before `listen`, so nobody gets in with the wrong mode.
     let file = set_mode(&path, mode)?;
     socket.listen(BACKLOG)?;
-    Ok(Bound::Unix { listener: socket.into(), path, file })
+    Ok(Bound::Unix { listener: socket.into(), _made: Some(Made { path, file }) })
 }
 
 /// A name that goes with the last of its sockets; there is no file, no mode and nothing to take away.
@@ -296,7 +377,7 @@ fn abstract_unix(name: &str) -> io::Result<Bound> {
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
     socket.listen(BACKLOG)?;
-    Ok(Bound::Abstract { listener: socket.into(), name: name.to_owned() })
+    Ok(Bound::Unix { listener: socket.into(), _made: None })
 }
 
 /// Sets the mode of a socket that has just been bound. Whoever else may write in its folder may have put something in
@@ -304,8 +385,6 @@ fn abstract_unix(name: &str) -> io::Result<Bound> {
 /// is not followed, and another file of ours that was moved there is no socket, or has two names. The umask, which
 /// would need no path, is that of all threads; and `fchmod` of the socket before `bind` can only take bits away.
 fn set_mode(path: &Path, mode: u32) -> io::Result<File> {
-    use std::os::fd::AsRawFd;
-
     use rustix::fs::{CWD, Mode, OFlags, openat};
 
     let opened = openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
@@ -377,7 +456,7 @@ pub(crate) async fn accept(
 /// Something whose descriptor can be waited for. It has to keep one descriptor for its whole life,
 /// as everything does that this crate gives here.
 #[expect(deprecated, reason = "the new name for this is unsafe, to make callers promise what is said above")]
-pub(crate) fn readable<T: std::os::fd::AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+pub(crate) fn readable<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(source, tokio::io::Interest::READABLE)
 }
 
@@ -461,8 +540,6 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::net::UnixListener};
-
-    use socket2::SockRef;
 
     use super::*;
 
