@@ -15,7 +15,9 @@ use crate::{
 };
 use combo_core::{
     Draining, Endpoint, Overlap, Pattern, Policies, Problem, Problems, Timestamp, Trigger, User,
-    pattern::Host, trigger::Event,
+    endpoint::{Challenge, Port, discreet},
+    pattern::Host,
+    trigger::Event,
 };
 
 /// More threads than this have never served anybody.
@@ -94,10 +96,8 @@ impl Deployment {
             problems.push(Problem::NoEndpoint);
         }
         let proxies = proxies(&self.trusted_proxies, self.proxy_headers, &mut problems);
-        for said in &self.listen {
-            if let Ok(endpoint @ Endpoint::Haproxy(_)) = said.parse()
-                && let Some(trust) = proxies.missing(&endpoint)
-            {
+        for (said, endpoint) in endpoints.iter().filter(|(_, endpoint)| endpoint.is_proxied()) {
+            if let Some(trust) = proxies.missing(endpoint) {
                 problems.push(Problem::NoProxy { said: said.clone(), trust });
             }
         }
@@ -119,7 +119,7 @@ impl Deployment {
         problems.extend(faults.map(|(name, said, must)| Problem::Setting { name, said, must }));
         let plan = Plan {
             name: self.name,
-            endpoints,
+            endpoints: endpoints.into_iter().map(|(_, endpoint)| endpoint).collect(),
             mounts,
             layers: self.layers,
             proxies,
@@ -141,18 +141,46 @@ impl Deployment {
     }
 }
 
-fn endpoints(listen: &[String], problems: &mut Vec<Problem>) -> Vec<Endpoint> {
-    let mut endpoints: Vec<Endpoint> = Vec::new();
+/// What was said of each, as it may be shown, and what it means.
+fn endpoints(listen: &[String], problems: &mut Vec<Problem>) -> Vec<(String, Endpoint)> {
+    let mut endpoints: Vec<(String, Endpoint)> = Vec::new();
     for said in listen {
-        match said.parse::<Endpoint>() {
-            Err(fault) => problems.push(Problem::Endpoint { said: said.clone(), fault }),
-            Ok(endpoint) if endpoints.contains(&endpoint) && !chosen_by_system(&endpoint) => {
-                problems.push(Problem::EndpointTwice { said: said.clone() });
+        let shown = discreet(said).into_owned();
+        let endpoint: Endpoint = match said.parse() {
+            Ok(endpoint) => endpoint,
+            Err(fault) => {
+                problems.push(Problem::Endpoint { said: shown, fault });
+                continue;
             }
-            Ok(endpoint) => endpoints.push(endpoint),
+        };
+        match endpoints.iter().find(|(_, known)| known.meets(&endpoint)) {
+            Some((_, first)) if *first == endpoint => problems.push(Problem::EndpointTwice { said: shown }),
+            Some((first, _)) => {
+                problems.push(Problem::PlaceTwice { first: first.clone(), second: shown });
+            }
+            None => endpoints.push((shown, endpoint)),
+        }
+    }
+    // Of what the process is started with it is known then.
+    let is_https =
+        |endpoint: &Endpoint| endpoint.is_encrypted() && !matches!(endpoint.bare(), Endpoint::Unix { .. });
+    let https = endpoints.iter().any(|(_, endpoint)| is_https(endpoint));
+    let answers = endpoints.iter().any(|(_, endpoint)| endpoint.redirect().is_some());
+    for (said, endpoint) in &endpoints {
+        if endpoint.redirect().is_some_and(|redirect| redirect.port.is_none()) && !https {
+            problems.push(Problem::NoHttps { said: said.clone() });
+        }
+        let issuer = endpoint.tls().and_then(|tls| tls.issuer.as_ref());
+        if issuer.is_some_and(|issuer| issuer.challenge == Challenge::Http01) && !answers {
+            problems.push(Problem::NoHttp01 { said: said.clone() });
         }
     }
     endpoints
+}
+
+/// An endpoint as it may be printed and logged.
+fn shown(endpoint: &Endpoint) -> String {
+    discreet(&endpoint.to_string()).into_owned()
 }
 
 fn proxies(trusted: &[String], headers: Option<Vec<String>>, problems: &mut Vec<Problem>) -> Proxies {
@@ -172,13 +200,6 @@ fn proxies(trusted: &[String], headers: Option<Vec<String>>, problems: &mut Vec<
         }
     }
     proxies
-}
-
-fn chosen_by_system(endpoint: &Endpoint) -> bool {
-    match endpoint.bare() {
-        Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } => port.number == 0,
-        _ => false,
-    }
 }
 
 fn mounts(said: Vec<(String, Target)>, problems: &mut Vec<Problem>) -> Vec<PlannedMount> {
@@ -336,11 +357,8 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
         writeln!(f, "  nothing")?;
     }
     for endpoint in &plan.endpoints {
-        let everywhere = matches!(
-            endpoint.bare(),
-            Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } if port.interface.is_none()
-        );
-        writeln!(f, "  {endpoint}{}", if everywhere { ", every interface" } else { "" })?;
+        let everywhere = endpoint.port().is_some_and(Port::is_everywhere);
+        writeln!(f, "  {}{}", shown(endpoint), if everywhere { ", every interface" } else { "" })?;
     }
     if let Some(user) = &plan.user {
         writeln!(f, "\nthen becomes user `{user}`")?;
@@ -470,7 +488,7 @@ mod tests {
         check(
             deployment,
             &[
-                "cannot understand endpoint `udp:53`: `udp` is none of tcp, unix, ssl, haproxy",
+                "cannot understand endpoint `udp:53`: `udp` is none of tcp, tcp6, unix, systemd, fd, ssl, tls, le, lets, acme, haproxy, redirect",
                 "endpoint `8080` is listened on twice",
                 "mount `/a` is taken twice: by redirect to `/b` and by redirect to `/c`",
                 "mount `b`: cannot redirect to `c`: it must be a path or an http(s) URL, without query or fragment",
@@ -523,6 +541,56 @@ mod tests {
         check(behind().trusted_proxies(["unix"]), &[tcp]);
         check(behind().trusted_proxies(["192.0.2.1"]), &[unix]);
         assert!(behind().trusted_proxies(["192.0.2.1", "unix"]).plan().is_ok());
+    }
+
+    #[test]
+    fn whatever_is_within_the_proxy_comes_first() {
+        check(
+            Deployment::new("test").listen("tls:c:haproxy:tcp:443").listen("redirect:haproxy:systemd:name=a"),
+            &[
+                "endpoint `tls:c:haproxy:tcp:443` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`",
+                "endpoint `redirect:haproxy:systemd:name=a` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`",
+            ],
+        );
+    }
+
+    #[test]
+    fn one_place_is_listened_on_once() {
+        let deployment = ["80", "redirect:tcp:80", "unix:a", "tls:c:unix:./a", "fd:3", "systemd:index=0"];
+        let deployment = deployment.into_iter().fold(Deployment::new("test"), Deployment::listen);
+        check(
+            deployment,
+            &[
+                "endpoint `redirect:tcp:80` listens where `80` does",
+                "endpoint `tls:c:unix:./a` listens where `unix:a` does",
+                "endpoint `systemd:index=0` listens where `fd:3` does",
+            ],
+        );
+    }
+
+    #[test]
+    fn who_leads_to_https_knows_where_it_is() {
+        let redirect = || Deployment::new("test").listen("redirect:80");
+        let nowhere = "endpoint `redirect:80` leads to https, and no port of an endpoint has TLS; say which port it is in `port=`";
+        check(redirect(), &[nowhere]);
+        check(redirect().listen("tcp:81").listen("tls:c:unix:a"), &[nowhere]);
+        for https in ["tls:c:443", "ssl:443:key=k:cert=c", "le:c:systemd:name=https"] {
+            assert!(redirect().listen(https).plan().is_ok(), "{https}");
+        }
+        assert!(Deployment::new("test").listen("redirect:port=443:80").plan().is_ok());
+    }
+
+    #[test]
+    fn who_orders_over_http_is_answered() {
+        let ordering = || Deployment::new("test").listen("le:c:challenge=http-01:eab=me,c2VjcmV0:443");
+        check(
+            ordering(),
+            &[
+                "endpoint `le:c:challenge=http-01:eab=…:443` orders by `http-01`, and nothing answers that; say `.listen(\"redirect:tcp:80\")`",
+            ],
+        );
+        let plan = ordering().listen("redirect:80").plan().expect("a plan");
+        assert!(!plan.to_string().contains("c2VjcmV0"), "{plan}");
     }
 
     #[test]

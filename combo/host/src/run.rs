@@ -14,7 +14,7 @@ use std::{
 
 use combo_core::{
     Alert, BoxError, Cancel, Command, Draining, Endpoint, Entry, MountState, Outcome, Pattern, Policies,
-    Reply, Site, Status, Tick, Timestamp, Trigger, User, trigger,
+    Reply, Site, Status, Tick, Timestamp, Trigger, User, endpoint::UnixName, trigger,
 };
 use futures_util::FutureExt;
 use http::HeaderValue;
@@ -306,7 +306,9 @@ impl Opened {
         let (mut listeners, mut account) = (Vec::new(), None);
         if let Some(user) = plan.user.filter(|_| layer.is_none()) {
             // A unix socket is a file: root would make it in a folder where others may write.
-            let is_file = |endpoint: &Endpoint| matches!(endpoint.bare(), Endpoint::Unix { .. });
+            let is_file = |endpoint: &Endpoint| {
+                matches!(endpoint.bare(), Endpoint::Unix { path: UnixName::Path(_), .. })
+            };
             let open = |endpoint| Listener::open(endpoint, &root);
             let ports: Vec<_> =
                 endpoints.iter().map(|endpoint| (!is_file(endpoint)).then(|| open(endpoint))).collect();

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use combo_core::{Endpoint, Peer, endpoint::Port};
+use combo_core::{
+    Endpoint, Peer,
+    endpoint::{Port, UnixName, discreet},
+};
 use http::uri::Scheme;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use tokio::{io::unix::AsyncFd, time::Instant};
@@ -24,7 +27,7 @@ use super::{
 };
 use crate::error::{Error, Kind};
 
-/// How many connections the kernel keeps for us until we accept them.
+/// How many connections the kernel keeps for us until we accept them, unless it is said.
 const BACKLOG: i32 = 4_096;
 
 /// The shortest and the longest pause after the system refused.
@@ -45,6 +48,7 @@ pub(crate) struct Listener {
 enum Bound {
     Tcp(std::net::TcpListener),
     Unix { listener: std::os::unix::net::UnixListener, path: PathBuf, file: File },
+    Abstract { listener: std::os::unix::net::UnixListener, name: String },
 }
 
 /// Which file something is: its device and its inode.
@@ -67,6 +71,8 @@ pub enum Address {
     Tls(SocketAddr),
     /// The path of a unix socket.
     Unix(PathBuf),
+    /// The abstract name of a unix socket, without the `@`.
+    Abstract(String),
 }
 
 impl fmt::Display for Address {
@@ -75,6 +81,7 @@ impl fmt::Display for Address {
             Self::Tcp(address) => write!(f, "http://{}", reachable(*address)),
             Self::Tls(address) => write!(f, "https://{}", reachable(*address)),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Abstract(name) => write!(f, "unix:@{name}"),
         }
     }
 }
@@ -89,38 +96,27 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 impl Listener {
     pub(crate) fn open(endpoint: &Endpoint, root: &Path) -> Result<Self, Error> {
-        let refused = |cause| Kind::Listen { endpoint: endpoint.to_string(), cause };
-        let mut tls = None;
-        let proxied = matches!(endpoint, Endpoint::Haproxy(_));
+        let shown = || discreet(&endpoint.to_string()).into_owned();
+        let refused = |cause| Kind::Listen { endpoint: shown(), cause };
+        let tls = open_tls(endpoint, root)?;
         let socket = match endpoint.bare() {
-            Endpoint::Tcp(port) => Bound::Tcp(tcp(*port).map_err(refused)?),
-            Endpoint::Unix { path, mode } => unix(root.join(path), *mode).map_err(|cause| {
-                let uid = rustix::process::geteuid().as_raw();
-                Kind::Socket { endpoint: endpoint.to_string(), uid, cause }
-            })?,
-            #[cfg(feature = "tls")]
-            Endpoint::Ssl { port, key, cert, clients } => {
-                let clients = clients.clone().map(|mut clients| {
-                    clients.authority = root.join(clients.authority);
-                    clients
-                });
-                let (key, cert) = (root.join(key), root.join(cert));
-                tls = Some(super::tls::open(&endpoint.to_string(), &key, &cert, clients.as_ref())?);
-                Bound::Tcp(tcp(*port).map_err(refused)?)
+            Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } => Bound::Tcp(tcp(port).map_err(refused)?),
+            Endpoint::Unix { path: UnixName::Path(path), mode } => {
+                unix(root.join(path), *mode).map_err(|cause| {
+                    let uid = rustix::process::geteuid().as_raw();
+                    Kind::Socket { endpoint: shown(), uid, cause }
+                })?
             }
-            _ => {
-                return Err(
-                    refused(io::Error::new(io::ErrorKind::Unsupported, "feature `tls` is not on")).into()
-                );
-            }
+            Endpoint::Unix { path: UnixName::Abstract(name), .. } => abstract_unix(name).map_err(refused)?,
+            _ => return Err(refused(not_there("sockets that were there before")).into()),
         };
-        let _ = &mut tls;
-        Ok(Self { endpoint: endpoint.clone(), socket, tls, proxied })
+        Ok(Self { endpoint: endpoint.clone(), socket, tls, proxied: endpoint.is_proxied() })
     }
 
     pub(crate) fn address(&self) -> Address {
         match &self.socket {
             Bound::Unix { path, .. } => Address::Unix(path.clone()),
+            Bound::Abstract { name, .. } => Address::Abstract(name.clone()),
             Bound::Tcp(listener) => {
                 let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
                 let address = listener.local_addr().unwrap_or(nowhere);
@@ -136,7 +132,7 @@ impl Listener {
                 socket.set_nonblocking(true)?;
                 (Raw::Tcp(socket), Peer::Inet(SocketAddr::new(peer.ip().to_canonical(), peer.port())))
             }
-            Bound::Unix { listener, .. } => {
+            Bound::Unix { listener, .. } | Bound::Abstract { listener, .. } => {
                 let (socket, _) = listener.accept()?;
                 socket.set_nonblocking(true)?;
                 (Raw::Unix(socket), Peer::Unix)
@@ -152,7 +148,7 @@ impl std::os::fd::AsRawFd for Listener {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         match &self.socket {
             Bound::Tcp(listener) => listener.as_raw_fd(),
-            Bound::Unix { listener, .. } => listener.as_raw_fd(),
+            Bound::Unix { listener, .. } | Bound::Abstract { listener, .. } => listener.as_raw_fd(),
         }
     }
 }
@@ -168,39 +164,76 @@ impl Drop for Bound {
     }
 }
 
-/// When a peer that is quiet is asked whether it is there, how often again, and how often in all. Asked by the
-/// kernel: nobody waits for such a peer, so no sweep would find it. `TCP_USER_TIMEOUT` would end whoever opens its
-/// window bit by bit, however much it takes in all.
-const ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+/// What encrypts an endpoint's connections, if something does.
+fn open_tls(endpoint: &Endpoint, root: &Path) -> Result<Option<Tls>, Error> {
+    if !endpoint.is_encrypted() {
+        return Ok(None);
+    }
+    let shown = discreet(&endpoint.to_string()).into_owned();
+    #[cfg(feature = "tls")]
+    if let Endpoint::Ssl { key, cert, clients, .. } = endpoint.bare() {
+        let clients = clients.clone().map(|mut clients| {
+            clients.authority = root.join(clients.authority);
+            clients
+        });
+        return super::tls::open(&shown, &root.join(key), &root.join(cert), clients.as_ref()).map(Some);
+    }
+    let _ = root;
+    let cause = not_there(if cfg!(feature = "tls") { "certificates of a folder" } else { "feature `tls`" });
+    Err(Kind::Listen { endpoint: shown, cause }.into())
+}
 
-fn tcp(port: Port) -> io::Result<std::net::TcpListener> {
+fn not_there(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, format!("{what} is not there yet"))
+}
+
+/// How often a peer that is quiet is asked again whether it is there. Asked by the kernel: nobody waits for such a
+/// peer, so no sweep would find it. `TCP_USER_TIMEOUT` would end whoever opens its window bit by bit, however much it
+/// takes in all, so it is there for those alone who say it.
+const ASKED: u32 = 4;
+
+fn tcp(port: &Port) -> io::Result<std::net::TcpListener> {
     let bind = |address: IpAddr| {
         let socket =
             Socket::new(Domain::for_address((address, 0).into()), Type::STREAM, Some(Protocol::TCP))?;
-        if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-            socket.set_only_v6(port.interface.is_some())?;
+        if address.is_ipv6() {
+            socket.set_only_v6(port.is_v6only())?;
         }
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
-        // All that is accepted is born with these. Who answers in pieces must not wait for acknowledgements.
-        socket.set_tcp_nodelay(true)?;
-        let (idle, again, times) = ALIVE;
-        let alive = TcpKeepalive::new().with_time(idle).with_interval(again).with_retries(times);
-        socket.set_tcp_keepalive(&alive)?;
+        set_options(&socket, port)?;
         socket.bind(&SockAddr::from(SocketAddr::new(address, port.number)))?;
-        socket.listen(BACKLOG)?;
+        socket.listen(port.backlog.try_into().unwrap_or(BACKLOG))?;
         Ok(std::net::TcpListener::from(socket))
     };
     match port.interface {
         Some(address) => bind(address),
         None => match bind(Ipv6Addr::UNSPECIFIED.into()) {
             // A machine without IPv6.
-            Err(error) if matches!(error.raw_os_error(), Some(code) if NO_IPV6.contains(&code)) => {
+            Err(error)
+                if !port.is_v6only()
+                    && matches!(error.raw_os_error(), Some(code) if NO_IPV6.contains(&code)) =>
+            {
                 bind(Ipv4Addr::UNSPECIFIED.into())
             }
             bound => bound,
         },
     }
+}
+
+/// All that is accepted is born with these.
+fn set_options(socket: &Socket, port: &Port) -> io::Result<()> {
+    // Who answers in pieces must not wait for acknowledgements.
+    socket.set_tcp_nodelay(port.nodelay)?;
+    match port.keepalive {
+        None => socket.set_keepalive(false)?,
+        Some(idle) => {
+            let again = (idle / ASKED).max(Duration::from_secs(1));
+            let alive = TcpKeepalive::new().with_time(idle).with_interval(again).with_retries(ASKED);
+            socket.set_tcp_keepalive(&alive)?;
+        }
+    }
+    port.user_timeout.map_or(Ok(()), |limit| socket.set_tcp_user_timeout(Some(limit)))
 }
 
 /// What a machine without IPv6 says.
@@ -234,6 +267,15 @@ fn unix(path: PathBuf, mode: u32) -> io::Result<Bound> {
     Ok(Bound::Unix { listener: socket.into(), path, file })
 }
 
+/// A name that goes with the last of its sockets; there is no file, no mode and nothing to take away.
+fn abstract_unix(name: &str) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
+    socket.listen(BACKLOG)?;
+    Ok(Bound::Abstract { listener: socket.into(), name: name.to_owned() })
+}
+
 /// Sets the mode of a socket that has just been bound. Whoever else may write in its folder may have put something in
 /// its place by now, so the path is looked up once, and what is found there is what is looked at and changed. A link
 /// is not followed, and another file of ours that was moved there is no socket, or has two names. The umask, which
@@ -263,7 +305,7 @@ pub(crate) async fn accept(
     gate: Arc<Gate>,
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let said = listener.endpoint.to_string();
+    let said = discreet(&listener.endpoint.to_string()).into_owned();
     let listener = readable(listener)?;
     let mut trouble = Trouble::default();
     loop {
@@ -444,8 +486,8 @@ mod tests {
 
     #[test]
     fn what_is_accepted_is_born_with_the_options_of_its_listener() {
-        let port = Port { number: 0, interface: Some(Ipv4Addr::LOCALHOST.into()) };
-        let listener = tcp(port).expect("a listener");
+        let port = Port { interface: Some(Ipv4Addr::LOCALHOST.into()), ..Port::new(0) };
+        let listener = tcp(&port).expect("a listener");
         listener.set_nonblocking(false).expect("a socket");
         let client = std::net::TcpStream::connect(listener.local_addr().expect("an address"));
         let (accepted, _) = listener.accept().expect("a connection");
@@ -455,6 +497,33 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_time().expect("an option"), seconds(60));
         assert_eq!(socket.tcp_keepalive_interval().expect("an option"), seconds(15));
         assert_eq!(socket.tcp_keepalive_retries().expect("an option"), 4);
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), None);
         drop(client);
+    }
+
+    #[test]
+    fn options_of_a_port_are_those_of_its_socket() {
+        let seconds = Duration::from_secs;
+        let opened = |said: &str| {
+            let endpoint: Endpoint = format!("tcp:0:interface={said}").parse().expect("an endpoint");
+            Socket::from(tcp(endpoint.port().expect("a port")).expect("a listener"))
+        };
+        let socket = opened("127.0.0.1:nodelay=no:keepalive=2:user_timeout=1500");
+        assert!(!socket.tcp_nodelay().expect("an option"));
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), seconds(2));
+        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), seconds(1));
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_millis(1_500)));
+        assert!(!opened("127.0.0.1:keepalive=no").keepalive().expect("an option"));
+        assert!(opened("[::]").only_v6().expect("an option"));
+        assert!(!opened("[::]:v6only=no").only_v6().expect("an option"));
+    }
+
+    #[test]
+    fn an_abstract_name_is_taken_while_its_socket_is_there() {
+        let name = format!("combo:{}\\x", std::process::id());
+        let bound = abstract_unix(&name).expect("a socket");
+        assert_eq!(abstract_unix(&name).expect_err("it is taken").kind(), io::ErrorKind::AddrInUse);
+        drop(bound);
+        drop(abstract_unix(&name).expect("a socket"));
     }
 }
