@@ -13,6 +13,15 @@ use crate::{
     mount::{Target, layer::Wrap},
     serve::{limits::Limits, proxies::Proxies},
 };
+#[cfg(feature = "acme")]
+use crate::certs::acme::Ordered;
+#[cfg(feature = "tls")]
+use crate::certs::challenges::Challenges;
+#[cfg(feature = "acme")]
+use combo_core::{
+    OnDrain,
+    endpoint::{Certificates, Issuer, Tls},
+};
 use combo_core::{
     Draining, Endpoint, Overlap, Pattern, Policies, Problem, Problems, Timestamp, Trigger, User,
     endpoint::{Challenge, Port, discreet},
@@ -48,6 +57,9 @@ pub struct Plan {
     pub(crate) told: Vec<Draining>,
     pub(crate) limits: Limits,
     pub(crate) access_log: bool,
+    /// What orders of certificates have pending, and endpoints answer.
+    #[cfg(feature = "tls")]
+    pub(crate) challenges: Challenges,
 }
 
 pub(crate) struct PlannedMount {
@@ -66,6 +78,9 @@ pub(crate) struct PlannedJob {
 pub(crate) enum PlannedWork {
     Task(Arc<dyn ErasedTask>),
     Command(Program),
+    /// Certificates that are missing or near their end.
+    #[cfg(feature = "acme")]
+    Certificates(Box<Ordered>),
     #[cfg(feature = "tokio-cron-scheduler")]
     Hosted(tokio_cron_scheduler::Job),
 }
@@ -76,6 +91,8 @@ impl PlannedWork {
         match self {
             Self::Task(_) => None,
             Self::Command(_) => Some("a command does its own writing"),
+            #[cfg(feature = "acme")]
+            Self::Certificates(_) => Some("what it writes is what it orders"),
             #[cfg(feature = "tokio-cron-scheduler")]
             Self::Hosted(_) => Some("a tokio-cron-scheduler job does its own writing"),
         }
@@ -101,7 +118,15 @@ impl Deployment {
                 problems.push(Problem::NoProxy { said: said.clone(), trust });
             }
         }
+        #[cfg(feature = "tls")]
+        let challenges = Challenges::default();
         let jobs = jobs(self.jobs, &mut problems);
+        #[cfg(feature = "acme")]
+        let jobs = {
+            let mut jobs = jobs;
+            ordered(&endpoints, &challenges, &mut jobs, &mut problems);
+            jobs
+        };
         let user = self.user.and_then(|said| match said.parse() {
             Ok(user) => Some(user),
             Err(fault) => {
@@ -136,6 +161,8 @@ impl Deployment {
             told: self.told,
             limits: self.limits,
             access_log: self.access_log,
+            #[cfg(feature = "tls")]
+            challenges,
         };
         Problems::none_or(problems, plan)
     }
@@ -263,6 +290,51 @@ fn jobs(said: Vec<Job>, problems: &mut Vec<Problem>) -> Vec<PlannedJob> {
     }
     followers(&jobs, problems);
     jobs
+}
+
+/// How often the certificates of a folder are looked at, if nothing else makes it do so.
+#[cfg(feature = "acme")]
+const LOOKED_AT: Duration = Duration::from_secs(3_600);
+
+/// A job for each folder whose certificates are ordered.
+#[cfg(feature = "acme")]
+fn ordered(
+    endpoints: &[(String, Endpoint)],
+    challenges: &Challenges,
+    jobs: &mut Vec<PlannedJob>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut known: Vec<(&String, &PathBuf, &Issuer)> = Vec::new();
+    for (said, endpoint) in endpoints {
+        let Some(Tls { certificates: Certificates::Folder(folder), issuer: Some(issuer), .. }) = endpoint.tls()
+        else {
+            continue;
+        };
+        match known.iter().find(|(_, other, _)| *other == folder) {
+            Some((_, _, same)) if *same == issuer => continue,
+            Some((first, _, _)) => {
+                let (first, second) = ((*first).clone(), said.clone());
+                problems.push(Problem::OrderedTwice { folder: folder.clone(), first, second });
+                continue;
+            }
+            None => known.push((said, folder, issuer)),
+        }
+        let name = Ordered::job(folder);
+        if jobs.iter().any(|job| job.name == name) {
+            problems.push(Problem::JobTwice { name: name.clone() });
+        }
+        // A file that is emptied while others are ordered is not to wait for the next hour.
+        let mut policies = Policies::default();
+        (policies.overlap, policies.on_drain) = (Some(Overlap::Queue), OnDrain::Cancel);
+        let ordered = Ordered::new(folder.clone(), issuer.clone(), challenges.clone());
+        jobs.push(PlannedJob {
+            name,
+            trigger: Trigger::FromStart(LOOKED_AT),
+            policies,
+            may_write: vec![folder.clone()],
+            work: PlannedWork::Certificates(Box::new(ordered)),
+        });
+    }
 }
 
 /// Whoever is due when another has run needs one, and not himself at last.
@@ -402,6 +474,11 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
                 line(f, &format!("may write {}", folders.join(", ")))?;
             }
             PlannedWork::Command(program) => line(f, &format!("runs `{program}`"))?,
+            #[cfg(feature = "acme")]
+            PlannedWork::Certificates(ordered) => {
+                line(f, "also when a file in it is emptied, and when a certificate is due")?;
+                line(f, &format!("orders {ordered}"))?;
+            }
             #[cfg(feature = "tokio-cron-scheduler")]
             PlannedWork::Hosted(_) => line(f, "a tokio-cron-scheduler job: does its own writing")?,
         }

@@ -247,6 +247,9 @@ pub(crate) struct Tasks {
     pub(crate) heard: Option<mpsc::UnboundedSender<Entry>>,
     /// The files that jobs wait for.
     _watching: Option<Watching>,
+    /// What makes certificates due.
+    #[cfg(feature = "acme")]
+    _awake: Vec<crate::certs::acme::wake::Awake>,
 }
 
 /// What every worker is made from.
@@ -338,7 +341,13 @@ impl Opened {
         let (mut jobs, mut standing) =
             (Vec::with_capacity(plan.jobs.len()), Vec::with_capacity(plan.jobs.len()));
         let (mut opening, usual) = (Opening::new(&root, layer), Arc::new(Policies::default()));
+        #[cfg(feature = "acme")]
+        let mut waking = Vec::new();
         for job in plan.jobs {
+            #[cfg(feature = "acme")]
+            if let PlannedWork::Certificates(ordered) = &job.work {
+                waking.push((standing.len(), ordered.waking(&root)));
+            }
             let terms = terms(&job, &host, &usual);
             let name = terms.name.clone();
             standing.push((terms, Past::default()));
@@ -406,7 +415,26 @@ impl Opened {
         let (drain, mut told) = (plan.drain, plan.told);
         told.push(draining.clone());
         let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, tallies, draining, gate };
-        let tasks = Tasks { jobs, journal, on_alert: plan.on_alert, heard: None, _watching: watching };
+        #[cfg(feature = "acme")]
+        let awake = match events.filter(|_| ledgers == Ledgers::Keep) {
+            None => Vec::new(),
+            Some(events) => waking
+                .into_iter()
+                .map(|(job, waking)| {
+                    let events = events.clone();
+                    waking.wake(move || drop(events.send(Event::FileChanged { job })))
+                })
+                .collect(),
+        };
+        let tasks = Tasks {
+            jobs,
+            journal,
+            on_alert: plan.on_alert,
+            heard: None,
+            _watching: watching,
+            #[cfg(feature = "acme")]
+            _awake: awake,
+        };
         let running_jobs = plan.running_jobs;
         Ok(Self { house, tasks, standing, running_jobs, names, ground, mounts, listeners, drain, told })
     }
@@ -548,6 +576,14 @@ async fn work(
         // What it writes, no layer would catch.
         #[cfg(feature = "testing")]
         PlannedWork::Command(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        // What it orders is from the real world.
+        #[cfg(all(feature = "acme", feature = "testing"))]
+        PlannedWork::Certificates(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        #[cfg(feature = "acme")]
+        PlannedWork::Certificates(ordered) => {
+            let environment = account.map(Account::environment).unwrap_or_default().to_vec();
+            Arc::new(crate::certs::acme::renewals(&opening.root, *ordered, environment))
+        }
         PlannedWork::Command(program) => Arc::new(Commanded {
             program: program.told_of(account.map(Account::environment).unwrap_or_default()),
             job: shared.clone(),

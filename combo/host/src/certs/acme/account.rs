@@ -2,13 +2,14 @@
 //! agrees to the terms of service of the authority.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use combo_core::endpoint::Issuer;
 use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Issuer,
     client::Client,
+    directory,
     failure::{Failure, nonced},
     notes::Notes,
 };
@@ -24,7 +25,7 @@ struct Kept {
 
 /// The account at the issuer's directory: the one that is kept, or a new one.
 pub(super) async fn account(notes: &Notes, issuer: &Issuer, client: &Client) -> Result<Account, Failure> {
-    let directory = issuer.authority.directory();
+    let directory = directory(&issuer.authority);
     let unkept = |error| Failure::ours(format!("its account cannot be kept: {error}"));
     let builder = || Account::builder_with_http(Box::new(client.clone()));
     if let Some(kept) = notes.account::<Kept>(directory).map_err(unkept)? {

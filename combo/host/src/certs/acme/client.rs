@@ -72,7 +72,7 @@ impl HttpClient for Client {
             let whole = async {
                 let (parts, body) = answer.await.map_err(other)?.into_parts();
                 let body = Limited::new(body, LONGEST).collect().await.map_err(Error::Other)?.to_bytes();
-                Ok((parts, body))
+                Ok::<_, Error>((parts, body))
             };
             let late = |_| Error::Other(format!("it did not answer within {PATIENCE:?}").into());
             let (mut parts, body) = tokio::time::timeout(PATIENCE, whole).await.map_err(late)??;

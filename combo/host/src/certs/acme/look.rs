@@ -16,7 +16,7 @@ use super::{
 };
 
 /// A file with no more bytes than this may have nothing in it but the end of a line.
-const BLANK: u64 = 4;
+pub(super) const BLANK: u64 = 4;
 
 /// A list of names is not longer.
 const LONGEST: u64 = 1 << 16;
