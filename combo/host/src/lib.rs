@@ -48,7 +48,7 @@
 //! | `actix` | [`mount::actix`] |
 //! | `axum` | [`mount::axum`] |
 //! | `files` | [`mount::files`](mount::files()), [`mount::embedded`](mount::embedded()) |
-//! | `tls` | `ssl:` endpoints, by rustls with aws-lc-rs |
+//! | `tls` | `tls:` and `ssl:` endpoints, by rustls with aws-lc-rs |
 //! | `tokio-cron-scheduler` | [`Job::hosted`] |
 //! | `testing` | `testing::Rig`: a whole deployment on a clock that only the test moves |
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
@@ -66,6 +66,8 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod jobs;
+#[cfg(any(feature = "files", feature = "tls"))]
+mod local;
 pub mod mount;
 mod plan;
 mod run;

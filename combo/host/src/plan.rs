@@ -15,8 +15,6 @@ use crate::{
 };
 #[cfg(feature = "acme")]
 use crate::certs::acme::Ordered;
-#[cfg(feature = "tls")]
-use crate::certs::challenges::Challenges;
 #[cfg(feature = "acme")]
 use combo_core::{
     OnDrain,
@@ -57,9 +55,6 @@ pub struct Plan {
     pub(crate) told: Vec<Draining>,
     pub(crate) limits: Limits,
     pub(crate) access_log: bool,
-    /// What orders of certificates have pending, and endpoints answer.
-    #[cfg(feature = "tls")]
-    pub(crate) challenges: Challenges,
 }
 
 pub(crate) struct PlannedMount {
@@ -118,13 +113,11 @@ impl Deployment {
                 problems.push(Problem::NoProxy { said: said.clone(), trust });
             }
         }
-        #[cfg(feature = "tls")]
-        let challenges = Challenges::default();
         let jobs = jobs(self.jobs, &mut problems);
         #[cfg(feature = "acme")]
         let jobs = {
             let mut jobs = jobs;
-            ordered(&endpoints, &challenges, &mut jobs, &mut problems);
+            ordered(&endpoints, &mut jobs, &mut problems);
             jobs
         };
         let user = self.user.and_then(|said| match said.parse() {
@@ -161,8 +154,6 @@ impl Deployment {
             told: self.told,
             limits: self.limits,
             access_log: self.access_log,
-            #[cfg(feature = "tls")]
-            challenges,
         };
         Problems::none_or(problems, plan)
     }
@@ -300,7 +291,6 @@ const LOOKED_AT: Duration = Duration::from_secs(3_600);
 #[cfg(feature = "acme")]
 fn ordered(
     endpoints: &[(String, Endpoint)],
-    challenges: &Challenges,
     jobs: &mut Vec<PlannedJob>,
     problems: &mut Vec<Problem>,
 ) {
@@ -326,7 +316,7 @@ fn ordered(
         // A file that is emptied while others are ordered is not to wait for the next hour.
         let mut policies = Policies::default();
         (policies.overlap, policies.on_drain) = (Some(Overlap::Queue), OnDrain::Cancel);
-        let ordered = Ordered::new(folder.clone(), issuer.clone(), challenges.clone());
+        let ordered = Ordered::new(folder.clone(), issuer.clone());
         jobs.push(PlannedJob {
             name,
             trigger: Trigger::FromStart(LOOKED_AT),

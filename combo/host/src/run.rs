@@ -38,7 +38,7 @@ use crate::{
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
         gate::Gate,
-        listen::{self, Address, Listener},
+        listen::{self, Address, Listener, Noticing, Store},
         memory::Gauge,
         mounted::{Tally, Telling, Told, Turn},
         proxies::Proxies,
@@ -247,6 +247,8 @@ pub(crate) struct Tasks {
     pub(crate) heard: Option<mpsc::UnboundedSender<Entry>>,
     /// The files that jobs wait for.
     _watching: Option<Watching>,
+    /// Certificates that may change.
+    noticing: Option<Noticing>,
     /// What makes certificates due.
     #[cfg(feature = "acme")]
     _awake: Vec<crate::certs::acme::wake::Awake>,
@@ -306,13 +308,19 @@ impl Opened {
             Err(error) => return Err(Errors(vec![error])),
         };
         let endpoints = if layer.is_none() { plan.endpoints } else { Vec::new() };
-        let (mut listeners, mut account) = (Vec::new(), None);
+        let (mut listeners, mut account, store) = (Vec::new(), None, Store::default());
+        #[cfg(feature = "acme")]
+        for job in &plan.jobs {
+            if let PlannedWork::Certificates(ordered) = &job.work {
+                store.order(root.join(&ordered.folder), ordered.wanted.clone());
+            }
+        }
         if let Some(user) = plan.user.filter(|_| layer.is_none()) {
             // A unix socket is a file: root would make it in a folder where others may write.
             let is_file = |endpoint: &Endpoint| {
                 matches!(endpoint.bare(), Endpoint::Unix { path: UnixName::Path(_), .. })
             };
-            let open = |endpoint| Listener::open(endpoint, &root);
+            let open = |endpoint| Listener::open(endpoint, &root, &store);
             let ports: Vec<_> =
                 endpoints.iter().map(|endpoint| (!is_file(endpoint)).then(|| open(endpoint))).collect();
             // What root could reach this user may not.
@@ -351,7 +359,7 @@ impl Opened {
             let terms = terms(&job, &host, &usual);
             let name = terms.name.clone();
             standing.push((terms, Past::default()));
-            match work(job, name, &mut opening, account.as_ref()).await {
+            match work(job, name, &mut opening, account.as_ref(), &store).await {
                 Ok(work) => jobs.push(Arc::new(work)),
                 Err(error) => errors.push(error),
             }
@@ -379,8 +387,18 @@ impl Opened {
             }
         }
         if account.is_none() {
-            listeners = all_of(endpoints.iter().map(|endpoint| Listener::open(endpoint, &root)), &mut errors);
+            listeners =
+                all_of(endpoints.iter().map(|endpoint| Listener::open(endpoint, &root, &store)), &mut errors);
         }
+        // As the user that it is by now, who will read them from here on.
+        let noticing = match events.map(|_| store.notice(|_| ())) {
+            None => None,
+            Some(Ok(noticing)) => noticing,
+            Some(Err(cause)) => {
+                errors.push(Kind::Thread { what: "watch of certificates", cause }.into());
+                None
+            }
+        };
         // Last, since this is what other processes see.
         let (journal, sentences) = match plan.state.filter(|_| errors.is_empty()) {
             None => (Journal::none(), Vec::new()),
@@ -432,6 +450,7 @@ impl Opened {
             on_alert: plan.on_alert,
             heard: None,
             _watching: watching,
+            noticing,
             #[cfg(feature = "acme")]
             _awake: awake,
         };
@@ -567,6 +586,7 @@ async fn work(
     shared: Arc<str>,
     opening: &mut Opening<'_>,
     account: Option<&Account>,
+    #[cfg_attr(not(feature = "acme"), expect(unused_variables, reason = "nobody orders anything"))] store: &Store,
 ) -> Result<Work, Error> {
     let PlannedJob { name, may_write, work, policies, .. } = job;
     let folders =
@@ -582,7 +602,7 @@ async fn work(
         #[cfg(feature = "acme")]
         PlannedWork::Certificates(ordered) => {
             let environment = account.map(Account::environment).unwrap_or_default().to_vec();
-            Arc::new(crate::certs::acme::renewals(&opening.root, *ordered, environment))
+            Arc::new(crate::certs::acme::renewals(&opening.root, *ordered, store.challenges.clone(), environment))
         }
         PlannedWork::Command(program) => Arc::new(Commanded {
             program: program.told_of(account.map(Account::environment).unwrap_or_default()),
@@ -932,6 +952,17 @@ impl Deeds {
     }
 
     /// What is to be looked at for that.
+    /// Has files looked at that would be anyway, some time later.
+    pub(crate) fn reload(&self) {
+        match &self.tasks.noticing {
+            Some(noticing) => {
+                tracing::info!("SIGHUP: looks for certificates that have changed");
+                noticing.look();
+            }
+            None => tracing::info!("SIGHUP: there is nothing to reload"),
+        }
+    }
+
     pub(crate) fn gauge(&self) -> Gauge {
         Gauge::new(self.ground.gate.limits.memory)
     }

@@ -105,7 +105,7 @@ async fn attend(watch: Watch) -> io::Result<()> {
             },
             woke = wall.ring(at_wall) => { woke?; Event::Woke }
             woke = mono.ring(at_mono) => { woke?; Event::Woke }
-            command = Signals::next(&mut signals) => Event::Asked { command, caller: Caller::default() },
+            command = Signals::next(&mut signals, || deeds.reload()) => Event::Asked { command, caller: Caller::default() },
             _ = look.tick() => {
                 stalls.look(&deeds, Instant::now());
                 deeds.weigh(&gauge);
@@ -214,13 +214,13 @@ impl Signals {
         })
     }
 
-    async fn next(signals: &mut Option<Self>) -> Command {
+    async fn next(signals: &mut Option<Self>, reload: impl Fn()) -> Command {
         let Some(signals) = signals else { return std::future::pending().await };
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = signals.hang_up.recv() => tracing::info!("SIGHUP: there is nothing to reload"),
+                _ = signals.hang_up.recv() => reload(),
             }
         }
         if std::mem::replace(&mut signals.stopping, true) { Command::Cut } else { Command::Stop }

@@ -16,7 +16,6 @@ use std::{
 use rustls::sign::CertifiedKey;
 
 /// What ALPN calls the protocol of tls-alpn-01 (RFC 8737, section 6.2).
-#[expect(dead_code, reason = "for the endpoints")]
 pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
 
 /// Where http-01 is looked for (RFC 8555, section 8.3); the token follows.

@@ -31,7 +31,7 @@ use super::{
     refusal::{Malformed, Refusal},
     sweep::{Progress, Seen},
     ticket::{Outgoing, Ticket},
-    worker::{Kind, Worker},
+    worker::{Kind, Tls, Worker},
 };
 use crate::mount::{Answering, Later, host};
 
@@ -47,18 +47,13 @@ pub(super) struct Line {
     pub(super) bulk: Cell<Bulk>,
     /// It comes from a proxy that is believed what it says of others.
     pub(super) trusted: bool,
-    /// What was shown in the handshake.
-    pub(super) certificate: Option<Certificate>,
+    /// How hands were shaken.
+    pub(super) tls: Option<Tls>,
     /// The HTTP library begins it as soon as it has the head of its answer.
     pub(super) opening: Cell<Option<Tunnel>>,
     /// Over HTTP/2, the request that it begins now.
     pub(super) began: Cell<Option<Arc<Exchange>>>,
 }
-
-#[cfg(feature = "tls")]
-pub(super) type Certificate = rustls::pki_types::CertificateDer<'static>;
-#[cfg(not(feature = "tls"))]
-pub(super) type Certificate = Infallible;
 
 /// What a trusted proxy said of one request.
 pub(super) struct Believed {
@@ -151,10 +146,11 @@ impl Line {
     /// What there is no mount for is somebody else's, where the certificate is not for its host.
     fn is_misdirected(&self, request: &Request<Incoming>) -> bool {
         #[cfg(feature = "tls")]
-        if let Some(shown) = &self.certificate {
-            return !self.worker.routes.knows(host(request)) && !super::tls::covers(shown, host(request));
+        if let Some(tls) = &self.tls {
+            let server = self.connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+            return !self.worker.routes.knows(host(request)) && !tls.covers(server, host(request));
         }
-        let _ = (request, &self.certificate);
+        let _ = (request, &self.tls);
         false
     }
 

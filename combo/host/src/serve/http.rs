@@ -83,14 +83,10 @@ async fn serve(
     let Accepted { socket, peer, scheme, tls, proxied, shaking } = accepted;
     let registered = worker.shared.register(progress.clone(), peer, counted);
     let mut connection = Connection::new(peer, scheme);
-    #[cfg(feature = "tls")]
-    let certificate = tls.as_ref().map(|tls| tls.certificate.clone());
-    #[cfg(not(feature = "tls"))]
-    let certificate = None;
     if proxied && !worker.proxies.trusts(&peer) {
         return Err(format!("{peer} is no trusted proxy").into());
     }
-    let (socket, by_alpn) = open(socket, tls, proxied, &mut connection, &progress).await?;
+    let (socket, by_alpn) = open(socket, tls.as_ref(), proxied, &mut connection, &progress).await?;
     drop(shaking);
     if progress.phase() == Phase::Handshake {
         progress.opens();
@@ -106,8 +102,7 @@ async fn serve(
     let connection = Arc::new(connection);
     let (host, authority, bulk) = (RefCell::default(), RefCell::default(), Cell::default());
     let (opening, began, progress) = (Cell::default(), Cell::default(), progress.clone());
-    let line =
-        Line { worker, connection, progress, host, authority, bulk, trusted, certificate, opening, began };
+    let line = Line { worker, connection, progress, host, authority, bulk, trusted, tls, opening, began };
     let line = Rc::new(line);
     if http2 {
         let progress = line.progress.clone();
@@ -233,7 +228,7 @@ async fn drive<C: Future>(
 /// it is HTTP/2 where that is agreed upon beforehand.
 async fn open(
     socket: Raw,
-    tls: Option<Tls>,
+    tls: Option<&Tls>,
     proxied: bool,
     connection: &mut Connection,
     progress: &Arc<Progress>,
@@ -249,7 +244,7 @@ async fn open(
                 #[cfg(feature = "tls")]
                 Some(tls) => {
                     let socket = Sealed { socket, progress: progress.clone() };
-                    let stream = Box::new(tls.acceptor.accept(socket).await?);
+                    let stream = Box::new(tls.accept(socket).await?);
                     connection.tls = Some(super::tls::facts(stream.get_ref().1));
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(super::tls::H2);
                     Ok((Socket::Tls(stream), Some(http2)))

@@ -21,11 +21,38 @@ use http::uri::Scheme;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use tokio::{io::unix::AsyncFd, time::Instant};
 
+#[cfg(feature = "tls")]
+pub(crate) use crate::certs::{Store, noticed::Noticing};
+
 use super::{
     gate::{Gate, Pass},
     worker::{Accepted, Desk, Raw, Tls},
 };
 use crate::error::{Error, Kind};
+
+/// Without the feature there are no certificates.
+#[cfg(not(feature = "tls"))]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Store;
+
+/// Nor any that change.
+#[cfg(not(feature = "tls"))]
+#[derive(Debug)]
+pub(crate) enum Noticing {}
+
+#[cfg(not(feature = "tls"))]
+impl Store {
+    pub(crate) fn notice(&self, _: impl Fn(&Path) + Send + 'static) -> io::Result<Option<Noticing>> {
+        Ok(None)
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+impl Noticing {
+    pub(crate) fn look(&self) {
+        match *self {}
+    }
+}
 
 /// How many connections the kernel keeps for us until we accept them, unless it is said.
 const BACKLOG: i32 = 4_096;
@@ -95,10 +122,10 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 impl Listener {
-    pub(crate) fn open(endpoint: &Endpoint, root: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(endpoint: &Endpoint, root: &Path, store: &Store) -> Result<Self, Error> {
         let shown = || discreet(&endpoint.to_string()).into_owned();
         let refused = |cause| Kind::Listen { endpoint: shown(), cause };
-        let tls = open_tls(endpoint, root)?;
+        let tls = open_tls(endpoint, root, store)?;
         let socket = match endpoint.bare() {
             Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } => Bound::Tcp(tcp(port).map_err(refused)?),
             Endpoint::Unix { path: UnixName::Path(path), mode } => {
@@ -165,22 +192,18 @@ impl Drop for Bound {
 }
 
 /// What encrypts an endpoint's connections, if something does.
-fn open_tls(endpoint: &Endpoint, root: &Path) -> Result<Option<Tls>, Error> {
+#[cfg(feature = "tls")]
+fn open_tls(endpoint: &Endpoint, root: &Path, store: &Store) -> Result<Option<Tls>, Error> {
+    super::tls::open(endpoint, &discreet(&endpoint.to_string()), root, store)
+}
+
+#[cfg(not(feature = "tls"))]
+fn open_tls(endpoint: &Endpoint, _: &Path, _: &Store) -> Result<Option<Tls>, Error> {
     if !endpoint.is_encrypted() {
         return Ok(None);
     }
-    let shown = discreet(&endpoint.to_string()).into_owned();
-    #[cfg(feature = "tls")]
-    if let Endpoint::Ssl { key, cert, clients, .. } = endpoint.bare() {
-        let clients = clients.clone().map(|mut clients| {
-            clients.authority = root.join(clients.authority);
-            clients
-        });
-        return super::tls::open(&shown, &root.join(key), &root.join(cert), clients.as_ref()).map(Some);
-    }
-    let _ = root;
-    let cause = not_there(if cfg!(feature = "tls") { "certificates of a folder" } else { "feature `tls`" });
-    Err(Kind::Listen { endpoint: shown, cause }.into())
+    let (endpoint, cause) = (discreet(&endpoint.to_string()).into_owned(), not_there("feature `tls`"));
+    Err(Kind::Listen { endpoint, cause }.into())
 }
 
 fn not_there(what: &str) -> io::Error {

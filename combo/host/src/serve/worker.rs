@@ -49,13 +49,8 @@ const PROBE: u32 = 8;
 /// More connections than this on one worker are a crowd.
 const CROWD: usize = 256;
 
-/// What it takes to shake hands, and what is shown.
 #[cfg(feature = "tls")]
-#[derive(Clone)]
-pub(crate) struct Tls {
-    pub(crate) acceptor: tokio_rustls::TlsAcceptor,
-    pub(crate) certificate: rustls::pki_types::CertificateDer<'static>,
-}
+pub(crate) use super::tls::Tls;
 
 /// Without the feature there is no such endpoint.
 #[cfg(not(feature = "tls"))]

@@ -48,16 +48,15 @@ pub(crate) struct Ordered {
     /// As it was said.
     pub(crate) folder: PathBuf,
     pub(crate) issuer: Issuer,
-    pub(crate) challenges: Challenges,
     /// Names that handshakes ask for and that may be ordered because of it.
     pub(crate) wanted: Wanted,
     next: Next,
 }
 
 impl Ordered {
-    pub(crate) fn new(folder: PathBuf, issuer: Issuer, challenges: Challenges) -> Self {
+    pub(crate) fn new(folder: PathBuf, issuer: Issuer) -> Self {
         let wanted = Wanted::new(issuer.on_demand.clone());
-        Self { folder, issuer, challenges, wanted, next: watch::Sender::new(None) }
+        Self { folder, issuer, wanted, next: watch::Sender::new(None) }
     }
 
     /// The name of the job.
@@ -80,8 +79,13 @@ impl fmt::Display for Ordered {
 }
 
 /// The task of a folder under a root.
-pub(crate) fn renewals(root: &Path, ordered: Ordered, environment: Vec<(OsString, Option<OsString>)>) -> Renewals {
-    let Ordered { folder: said, issuer, challenges, wanted, next } = ordered;
+pub(crate) fn renewals(
+    root: &Path,
+    ordered: Ordered,
+    challenges: Challenges,
+    environment: Vec<(OsString, Option<OsString>)>,
+) -> Renewals {
+    let Ordered { folder: said, issuer, wanted, next } = ordered;
     Renewals {
         folder: root.join(&said),
         root: root.to_owned(),
@@ -97,7 +101,6 @@ pub(crate) fn renewals(root: &Path, ordered: Ordered, environment: Vec<(OsString
 }
 
 /// How the order of a certificate stands.
-#[expect(dead_code, reason = "for the command that lists certificates")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// The URL of the directory of its authority; empty if none has been asked yet.
