@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::{
     child::{Child, Said, command, run},
     lines::Lines,
-    site::{Site, eventually, pair},
+    site::{Site, eventually, folder, pair},
 };
 
 /// A program that says what it does, until this is dropped.
@@ -285,7 +285,9 @@ fn an_empty_file_is_all_that_it_takes() {
             && !authority.certs().join(".acme/obtained/c.example.com.pem").exists())
         .then_some(())
     });
-    assert_eq!(site.say(Order::RunJob { name: authority.job(), due: None }), Reply::Begun);
+    eventually("it is run", || {
+        (site.say(Order::RunJob { name: authority.job(), due: None }) == Reply::Begun).then_some(())
+    });
     let known = site.status().jobs.into_iter().find(|job| job.name == authority.job()).expect("a job");
     assert_eq!(known.trigger, "every 1h from start");
     let remembered = authority.remembered("a.example.com.pem").expect("it is remembered");
@@ -407,7 +409,8 @@ fn an_order_survives_kill_9() {
     let looked_after = {
         // Meanwhile another process does not order the same.
         let mut other = command(crate::child::BINARY);
-        let _ = other.args(["job", &authority.job(), "--listen", &endpoint]).current_dir(killed.path("."));
+        let elsewhere = folder();
+        let _ = other.args(["job", &authority.job(), "--listen", &endpoint]).current_dir(elsewhere.path());
         run(other)
     };
     let process = format!("process {} looks after `{}`", killed.id(), authority.certs().display());
