@@ -74,7 +74,8 @@ figure_sealed() {
 make_certificate() {
     [ ! -e "$work/certificate.pem" ] || return 0
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
-        -addext subjectAltName=IP:127.0.0.1 -keyout "$work/key.pem" -out "$work/certificate.pem" 2>>"$work/output" ||
+        -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE \
+        -keyout "$work/key.pem" -out "$work/certificate.pem" 2>>"$work/output" ||
         die "no certificate: $(tail -n 3 "$work/output")"
 }
 
