@@ -118,6 +118,11 @@ pub struct Tls {
     pub version: Option<String>,
     /// The cipher suite, as `TLS13_AES_256_GCM_SHA384`.
     pub cipher_suite: Option<String>,
+    /// The subject of the certificate that the client has shown, if it has: verified, as RFC 4514 writes it, the most
+    /// specific part first: `CN=Ann,O=Example`.
+    pub client_subject: Option<String>,
+    /// The other names in that certificate: mail addresses, hosts, URIs, IP addresses.
+    pub client_names: Vec<String>,
     /// The client's certificate and its chain, DER, if it has shown one.
     pub client_certificates: Vec<Vec<u8>>,
 }

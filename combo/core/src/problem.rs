@@ -20,6 +20,32 @@ pub enum Problem {
         /// As it was said the second time.
         said: String,
     },
+    /// Two endpoints would listen at one place.
+    PlaceTwice {
+        /// What was said first.
+        first: String,
+        /// What was said after it.
+        second: String,
+    },
+    /// Two endpoints order the certificates of one folder in different ways.
+    OrderedTwice {
+        /// The folder.
+        folder: PathBuf,
+        /// What was said first.
+        first: String,
+        /// What was said after it.
+        second: String,
+    },
+    /// An endpoint leads to https, and nobody says where that is.
+    NoHttps {
+        /// The endpoint as it was said.
+        said: String,
+    },
+    /// An authority looks for an answer in clear text, and there is nobody to give it.
+    NoHttp01 {
+        /// The endpoint as it was said.
+        said: String,
+    },
     /// An endpoint is behind a proxy, and none is trusted that could connect to it.
     NoProxy {
         /// The endpoint as it was said.
@@ -114,6 +140,22 @@ impl fmt::Display for Problem {
         match self {
             Self::Endpoint { said, fault } => write!(f, "cannot understand endpoint `{said}`: {fault}"),
             Self::EndpointTwice { said } => write!(f, "endpoint `{said}` is listened on twice"),
+            Self::PlaceTwice { first, second } => {
+                write!(f, "endpoint `{second}` listens where `{first}` does")
+            }
+            Self::OrderedTwice { folder, first, second } => write!(
+                f,
+                "endpoint `{second}` orders the certificates of `{}` in another way than `{first}`",
+                folder.display()
+            ),
+            Self::NoHttps { said } => write!(
+                f,
+                "endpoint `{said}` leads to https, and no port of an endpoint has TLS; say which port it is in `port=`"
+            ),
+            Self::NoHttp01 { said } => write!(
+                f,
+                "endpoint `{said}` orders by `http-01`, and nothing answers that; say `.listen(\"redirect:tcp:80\")`"
+            ),
             Self::NoProxy { said, trust } => write!(
                 f,
                 "endpoint `{said}` is for proxies and trusts none; say `.trusted_proxies([\"{trust}\"])`"
@@ -207,9 +249,25 @@ mod tests {
         let cases = [
             (
                 Problem::Endpoint { said: said(), fault: endpoint::Fault::UnknownKind("x".into()) },
-                "cannot understand endpoint `x`: `x` is none of tcp, unix, ssl, haproxy",
+                "cannot understand endpoint `x`: `x` is none of tcp, tcp6, unix, systemd, fd, ssl, tls, le, lets, acme, haproxy, redirect",
             ),
             (Problem::EndpointTwice { said: "tcp:80".into() }, "endpoint `tcp:80` is listened on twice"),
+            (
+                Problem::PlaceTwice { first: "tcp:80".into(), second: "redirect:tcp:80".into() },
+                "endpoint `redirect:tcp:80` listens where `tcp:80` does",
+            ),
+            (
+                Problem::OrderedTwice { folder: "c".into(), first: "le:c:443".into(), second: "lets:c:444".into() },
+                "endpoint `lets:c:444` orders the certificates of `c` in another way than `le:c:443`",
+            ),
+            (
+                Problem::NoHttps { said: "redirect:tcp:80".into() },
+                "endpoint `redirect:tcp:80` leads to https, and no port of an endpoint has TLS; say which port it is in `port=`",
+            ),
+            (
+                Problem::NoHttp01 { said: "le:c:challenge=http-01:tcp:443".into() },
+                "endpoint `le:c:challenge=http-01:tcp:443` orders by `http-01`, and nothing answers that; say `.listen(\"redirect:tcp:80\")`",
+            ),
             (
                 Problem::NoProxy { said: "haproxy:80".into(), trust: "10.0.0.0/8" },
                 "endpoint `haproxy:80` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`",

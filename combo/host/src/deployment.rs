@@ -18,7 +18,7 @@ use crate::{
         Inner, Target,
         layer::{Wrap, wrap},
     },
-    serve::{body::RequestBody, limits::Limits},
+    serve::{body::RequestBody, hsts::Hsts, limits::Limits},
 };
 
 /// How long draining may take unless said otherwise.
@@ -53,6 +53,8 @@ pub struct Deployment {
     pub(crate) drain: Duration,
     pub(crate) told: Vec<Draining>,
     pub(crate) limits: Limits,
+    pub(crate) redirect_to_https: bool,
+    pub(crate) hsts: Option<Hsts>,
     pub(crate) access_log: bool,
 }
 
@@ -77,6 +79,8 @@ impl Deployment {
             drain: DRAIN,
             told: Vec::new(),
             limits: Limits::default(),
+            redirect_to_https: false,
+            hsts: None,
             access_log: true,
         }
     }
@@ -85,6 +89,30 @@ impl Deployment {
     /// The grammar is in [`combo_core::endpoint`].
     pub fn listen(mut self, endpoint: impl fmt::Display) -> Self {
         self.listen.push(endpoint.to_string());
+        self
+    }
+
+    /// Makes a [`redirect:`](combo_core::endpoint) of every endpoint in clear text, but for unix sockets: requests there
+    /// are led to their address under https (308), and nothing else is served there. Default: no.
+    ///
+    /// ```
+    /// # use combo::{Deployment, secs};
+    /// let deployment = Deployment::new("example")
+    ///     .listen("tcp:80")
+    ///     .listen("tls:certificates:tcp:443")
+    ///     .redirect_to_https()
+    ///     .hsts(secs(365 * 24 * 3_600));
+    /// ```
+    pub fn redirect_to_https(mut self) -> Self {
+        self.redirect_to_https = true;
+        self
+    }
+
+    /// Tells browsers in every answer over https to use nothing else for so long, as a `Duration` or with more in
+    /// [`Hsts`]: `Strict-Transport-Security` (RFC 6797), whatever an app says there. It is in refusals, too, but not in what
+    /// the HTTP library says to what is no request. Default: it is not said.
+    pub fn hsts(mut self, hsts: impl Into<Hsts>) -> Self {
+        self.hsts = Some(hsts.into());
         self
     }
 

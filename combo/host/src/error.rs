@@ -34,6 +34,17 @@ pub(crate) enum Kind {
         cert: PathBuf,
         cause: BoxError,
     },
+    #[cfg(feature = "tls")]
+    Certificates {
+        endpoint: String,
+        path: PathBuf,
+        cause: BoxError,
+    },
+    #[cfg(feature = "tls")]
+    Tls {
+        endpoint: String,
+        cause: BoxError,
+    },
     Mount {
         pattern: String,
         cause: BoxError,
@@ -117,6 +128,12 @@ impl fmt::Display for Error {
                 key.display(),
                 cert.display()
             ),
+            #[cfg(feature = "tls")]
+            Kind::Certificates { endpoint, path, .. } => {
+                write!(f, "cannot use the certificates in `{}` for `{endpoint}`", path.display())
+            }
+            #[cfg(feature = "tls")]
+            Kind::Tls { endpoint, .. } => write!(f, "cannot speak TLS at `{endpoint}`"),
             Kind::Mount { pattern, .. } => write!(f, "cannot build what is mounted at `{pattern}`"),
             Kind::Job { job, .. } => write!(f, "cannot take over job `{job}`"),
             Kind::Folder { job, path, .. } => {
@@ -149,7 +166,10 @@ impl std::error::Error for Error {
             Kind::Kept { .. } => return None,
             Kind::Mount { cause, .. } | Kind::Job { cause, .. } | Kind::User { cause, .. } => cause.as_ref(),
             #[cfg(feature = "tls")]
-            Kind::Read { cause, .. } | Kind::Pair { cause, .. } => cause.as_ref(),
+            Kind::Read { cause, .. }
+            | Kind::Pair { cause, .. }
+            | Kind::Certificates { cause, .. }
+            | Kind::Tls { cause, .. } => cause.as_ref(),
         })
     }
 }
@@ -241,6 +261,13 @@ mod tests {
                 Kind::Pair { endpoint: endpoint(), key: "k".into(), cert: "c".into(), cause: "no".into() },
                 "cannot use key `k` with certificate `c` for `tcp:443`: no",
             ),
+            #[cfg(feature = "tls")]
+            (
+                Kind::Certificates { endpoint: endpoint(), path: "d".into(), cause: io().into() },
+                "cannot use the certificates in `d` for `tcp:443`: entity not found",
+            ),
+            #[cfg(feature = "tls")]
+            (Kind::Tls { endpoint: endpoint(), cause: "no".into() }, "cannot speak TLS at `tcp:443`: no"),
             (
                 Kind::Mount { pattern: "/a".into(), cause: "no".into() },
                 "cannot build what is mounted at `/a`: no",

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, uri::Scheme};
 use tokio::io::AsyncReadExt as _;
 
 use crate::{
+    certs::{found, leaf},
     mount::files::{self, range::Asked},
     serve::{
         frames::Frames,
@@ -100,8 +101,12 @@ pub fn with_slash(prefix: &str, path: &str, query: Option<&str>) -> String {
 pub fn tls(key: &[u8], chain: &[u8], authority: Option<&[u8]>, host: &str) -> Result<bool, BoxError> {
     let verifier = authority.map(|authority| tls::verifier(authority, true));
     let (key, chain) = (tls::private(key), tls::chain(chain));
+    if let Ok(chain) = &chain {
+        let ordered = leaf::in_order(chain.clone());
+        let _ = (leaf::Leaf::read(&ordered[0]), leaf::Holder::read(&ordered[0]));
+    }
     let covers = chain.as_ref().is_ok_and(|chain| tls::covers(&chain[0], host));
-    let _ = tls::together(key?, chain?, verifier.transpose()?)?;
+    let _ = (found::certified(chain?, key?)?, verifier.transpose()?);
     Ok(covers)
 }
 

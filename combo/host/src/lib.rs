@@ -48,7 +48,7 @@
 //! | `actix` | [`mount::actix`] |
 //! | `axum` | [`mount::axum`] |
 //! | `files` | [`mount::files`](mount::files()), [`mount::embedded`](mount::embedded()) |
-//! | `tls` | `ssl:` endpoints, by rustls with aws-lc-rs |
+//! | `tls` | `tls:` and `ssl:` endpoints, by rustls with aws-lc-rs |
 //! | `tokio-cron-scheduler` | [`Job::hosted`] |
 //! | `testing` | `testing::Rig`: a whole deployment on a clock that only the test moves |
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
@@ -57,6 +57,8 @@
 compile_error!("combo contains panics, which needs unwinding: build with `panic = \"unwind\"`");
 
 mod account;
+#[cfg(feature = "tls")]
+mod certs;
 mod cli;
 mod deployment;
 mod error;
@@ -64,7 +66,10 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod jobs;
+#[cfg(any(feature = "files", feature = "tls"))]
+mod local;
 pub mod mount;
+mod notify;
 mod plan;
 mod run;
 mod serve;
@@ -85,6 +90,8 @@ pub use plan::Plan;
 pub use run::{Handle, start};
 pub use serve::{
     body::{RequestBody, ResponseBody},
+    hsts::Hsts,
+    inherited::take_sockets,
     limits::Limits,
     listen::Address,
 };

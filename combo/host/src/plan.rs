@@ -11,11 +11,20 @@ use crate::{
     deployment::{Deployment, Job, Kind, OnAlert},
     jobs::{ErasedTask, Keep, Program},
     mount::{Target, layer::Wrap},
-    serve::{limits::Limits, proxies::Proxies},
+    serve::{hsts::Hsts, limits::Limits, proxies::Proxies},
+};
+#[cfg(feature = "acme")]
+use crate::certs::acme::Ordered;
+#[cfg(feature = "acme")]
+use combo_core::{
+    OnDrain,
+    endpoint::{Certificates, Issuer, Tls},
 };
 use combo_core::{
     Draining, Endpoint, Overlap, Pattern, Policies, Problem, Problems, Timestamp, Trigger, User,
-    pattern::Host, trigger::Event,
+    endpoint::{Challenge, Port, Redirect, discreet},
+    pattern::Host,
+    trigger::Event,
 };
 
 /// More threads than this have never served anybody.
@@ -45,6 +54,7 @@ pub struct Plan {
     pub(crate) drain: Duration,
     pub(crate) told: Vec<Draining>,
     pub(crate) limits: Limits,
+    pub(crate) hsts: Option<Hsts>,
     pub(crate) access_log: bool,
 }
 
@@ -64,6 +74,9 @@ pub(crate) struct PlannedJob {
 pub(crate) enum PlannedWork {
     Task(Arc<dyn ErasedTask>),
     Command(Program),
+    /// Certificates that are missing or near their end.
+    #[cfg(feature = "acme")]
+    Certificates(Box<Ordered>),
     #[cfg(feature = "tokio-cron-scheduler")]
     Hosted(tokio_cron_scheduler::Job),
 }
@@ -74,6 +87,8 @@ impl PlannedWork {
         match self {
             Self::Task(_) => None,
             Self::Command(_) => Some("a command does its own writing"),
+            #[cfg(feature = "acme")]
+            Self::Certificates(_) => Some("what it writes is what it orders"),
             #[cfg(feature = "tokio-cron-scheduler")]
             Self::Hosted(_) => Some("a tokio-cron-scheduler job does its own writing"),
         }
@@ -88,20 +103,24 @@ impl Deployment {
     /// Everything that is wrong with what was said, in one go.
     pub fn plan(self) -> Result<Plan, Problems> {
         let mut problems = Vec::new();
-        let endpoints = endpoints(&self.listen, &mut problems);
+        let endpoints = endpoints(&self.listen, self.redirect_to_https, &mut problems);
         let mounts = mounts(self.mounts, &mut problems);
         if self.listen.is_empty() && !mounts.is_empty() {
             problems.push(Problem::NoEndpoint);
         }
         let proxies = proxies(&self.trusted_proxies, self.proxy_headers, &mut problems);
-        for said in &self.listen {
-            if let Ok(endpoint @ Endpoint::Haproxy(_)) = said.parse()
-                && let Some(trust) = proxies.missing(&endpoint)
-            {
+        for (said, endpoint) in endpoints.iter().filter(|(_, endpoint)| endpoint.is_proxied()) {
+            if let Some(trust) = proxies.missing(endpoint) {
                 problems.push(Problem::NoProxy { said: said.clone(), trust });
             }
         }
         let jobs = jobs(self.jobs, &mut problems);
+        #[cfg(feature = "acme")]
+        let jobs = {
+            let mut jobs = jobs;
+            ordered(&endpoints, &mut jobs, &mut problems);
+            jobs
+        };
         let user = self.user.and_then(|said| match said.parse() {
             Ok(user) => Some(user),
             Err(fault) => {
@@ -115,11 +134,14 @@ impl Deployment {
         if self.running_jobs == 0 {
             problems.push(Problem::Setting { name: "running_jobs", said: "0".into(), must: "at least 1" });
         }
+        if let Some((hsts, must)) = self.hsts.and_then(|hsts| Some((hsts, hsts.fault()?))) {
+            problems.push(Problem::Setting { name: "hsts", said: hsts.to_string(), must });
+        }
         let faults = self.limits.faults().into_iter();
         problems.extend(faults.map(|(name, said, must)| Problem::Setting { name, said, must }));
         let plan = Plan {
             name: self.name,
-            endpoints,
+            endpoints: endpoints.into_iter().map(|(_, endpoint)| endpoint).collect(),
             mounts,
             layers: self.layers,
             proxies,
@@ -135,24 +157,62 @@ impl Deployment {
             drain: self.drain.min(LONGEST_DRAIN),
             told: self.told,
             limits: self.limits,
+            hsts: self.hsts,
             access_log: self.access_log,
         };
         Problems::none_or(problems, plan)
     }
 }
 
-fn endpoints(listen: &[String], problems: &mut Vec<Problem>) -> Vec<Endpoint> {
-    let mut endpoints: Vec<Endpoint> = Vec::new();
+/// What was said of each, as it may be shown, and what it means.
+fn endpoints(listen: &[String], redirect: bool, problems: &mut Vec<Problem>) -> Vec<(String, Endpoint)> {
+    let mut endpoints: Vec<(String, Endpoint)> = Vec::new();
     for said in listen {
-        match said.parse::<Endpoint>() {
-            Err(fault) => problems.push(Problem::Endpoint { said: said.clone(), fault }),
-            Ok(endpoint) if endpoints.contains(&endpoint) && !chosen_by_system(&endpoint) => {
-                problems.push(Problem::EndpointTwice { said: said.clone() });
+        let shown = discreet(said).into_owned();
+        let endpoint: Endpoint = match said.parse() {
+            Ok(endpoint) => endpoint,
+            Err(fault) => {
+                problems.push(Problem::Endpoint { said: shown, fault });
+                continue;
             }
-            Ok(endpoint) => endpoints.push(endpoint),
+        };
+        let endpoint = if redirect { led_to_https(endpoint) } else { endpoint };
+        match endpoints.iter().find(|(_, known)| known.meets(&endpoint)) {
+            Some((_, first)) if *first == endpoint => problems.push(Problem::EndpointTwice { said: shown }),
+            Some((first, _)) => {
+                problems.push(Problem::PlaceTwice { first: first.clone(), second: shown });
+            }
+            None => endpoints.push((shown, endpoint)),
+        }
+    }
+    // Of what the process is started with it is known then.
+    let is_https =
+        |endpoint: &Endpoint| endpoint.is_encrypted() && !matches!(endpoint.bare(), Endpoint::Unix { .. });
+    let https = endpoints.iter().any(|(_, endpoint)| is_https(endpoint));
+    let answers = endpoints.iter().any(|(_, endpoint)| endpoint.redirect().is_some());
+    for (said, endpoint) in &endpoints {
+        if endpoint.redirect().is_some_and(|redirect| redirect.port.is_none()) && !https {
+            problems.push(Problem::NoHttps { said: said.clone() });
+        }
+        let issuer = endpoint.tls().and_then(|tls| tls.issuer.as_ref());
+        if issuer.is_some_and(|issuer| issuer.challenge == Challenge::Http01) && !answers {
+            problems.push(Problem::NoHttp01 { said: said.clone() });
         }
     }
     endpoints
+}
+
+/// The same endpoint, or a redirect in the place of one in clear text; unix sockets are for those who are here.
+fn led_to_https(endpoint: Endpoint) -> Endpoint {
+    let as_it_is = endpoint.is_encrypted()
+        || endpoint.redirect().is_some()
+        || matches!(endpoint.bare(), Endpoint::Unix { .. });
+    if as_it_is { endpoint } else { Endpoint::Redirect(Box::new(Redirect::of(endpoint))) }
+}
+
+/// An endpoint as it may be printed and logged.
+fn shown(endpoint: &Endpoint) -> String {
+    discreet(&endpoint.to_string()).into_owned()
 }
 
 fn proxies(trusted: &[String], headers: Option<Vec<String>>, problems: &mut Vec<Problem>) -> Proxies {
@@ -172,13 +232,6 @@ fn proxies(trusted: &[String], headers: Option<Vec<String>>, problems: &mut Vec<
         }
     }
     proxies
-}
-
-fn chosen_by_system(endpoint: &Endpoint) -> bool {
-    match endpoint.bare() {
-        Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } => port.number == 0,
-        _ => false,
-    }
 }
 
 fn mounts(said: Vec<(String, Target)>, problems: &mut Vec<Problem>) -> Vec<PlannedMount> {
@@ -242,6 +295,50 @@ fn jobs(said: Vec<Job>, problems: &mut Vec<Problem>) -> Vec<PlannedJob> {
     }
     followers(&jobs, problems);
     jobs
+}
+
+/// How often the certificates of a folder are looked at, if nothing else makes it do so.
+#[cfg(feature = "acme")]
+const LOOKED_AT: Duration = Duration::from_secs(3_600);
+
+/// A job for each folder whose certificates are ordered.
+#[cfg(feature = "acme")]
+fn ordered(
+    endpoints: &[(String, Endpoint)],
+    jobs: &mut Vec<PlannedJob>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut known: Vec<(&String, &PathBuf, &Issuer)> = Vec::new();
+    for (said, endpoint) in endpoints {
+        let Some(Tls { certificates: Certificates::Folder(folder), issuer: Some(issuer), .. }) = endpoint.tls()
+        else {
+            continue;
+        };
+        match known.iter().find(|(_, other, _)| *other == folder) {
+            Some((_, _, same)) if *same == issuer => continue,
+            Some((first, _, _)) => {
+                let (first, second) = ((*first).clone(), said.clone());
+                problems.push(Problem::OrderedTwice { folder: folder.clone(), first, second });
+                continue;
+            }
+            None => known.push((said, folder, issuer)),
+        }
+        let name = Ordered::job(folder);
+        if jobs.iter().any(|job| job.name == name) {
+            problems.push(Problem::JobTwice { name: name.clone() });
+        }
+        // A file that is emptied while others are ordered is not to wait for the next hour.
+        let mut policies = Policies::default();
+        (policies.overlap, policies.on_drain) = (Some(Overlap::Queue), OnDrain::Cancel);
+        let ordered = Ordered::new(folder.clone(), issuer.clone());
+        jobs.push(PlannedJob {
+            name,
+            trigger: Trigger::FromStart(LOOKED_AT),
+            policies,
+            may_write: vec![folder.clone()],
+            work: PlannedWork::Certificates(Box::new(ordered)),
+        });
+    }
 }
 
 /// Whoever is due when another has run needs one, and not himself at last.
@@ -336,11 +433,11 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
         writeln!(f, "  nothing")?;
     }
     for endpoint in &plan.endpoints {
-        let everywhere = matches!(
-            endpoint.bare(),
-            Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } if port.interface.is_none()
-        );
-        writeln!(f, "  {endpoint}{}", if everywhere { ", every interface" } else { "" })?;
+        let everywhere = endpoint.port().is_some_and(Port::is_everywhere);
+        writeln!(f, "  {}{}", shown(endpoint), if everywhere { ", every interface" } else { "" })?;
+    }
+    if let Some(hsts) = &plan.hsts {
+        writeln!(f, "  over https, tells browsers to use nothing else: {hsts}")?;
     }
     if let Some(user) = &plan.user {
         writeln!(f, "\nthen becomes user `{user}`")?;
@@ -384,6 +481,11 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
                 line(f, &format!("may write {}", folders.join(", ")))?;
             }
             PlannedWork::Command(program) => line(f, &format!("runs `{program}`"))?,
+            #[cfg(feature = "acme")]
+            PlannedWork::Certificates(ordered) => {
+                line(f, "also when a file in it is emptied, and when a certificate is due")?;
+                line(f, &format!("orders {ordered}"))?;
+            }
             #[cfg(feature = "tokio-cron-scheduler")]
             PlannedWork::Hosted(_) => line(f, "a tokio-cron-scheduler job: does its own writing")?,
         }
@@ -470,7 +572,7 @@ mod tests {
         check(
             deployment,
             &[
-                "cannot understand endpoint `udp:53`: `udp` is none of tcp, unix, ssl, haproxy",
+                "cannot understand endpoint `udp:53`: `udp` is none of tcp, tcp6, unix, systemd, fd, ssl, tls, le, lets, acme, haproxy, redirect",
                 "endpoint `8080` is listened on twice",
                 "mount `/a` is taken twice: by redirect to `/b` and by redirect to `/c`",
                 "mount `b`: cannot redirect to `c`: it must be a path or an http(s) URL, without query or fragment",
@@ -523,6 +625,56 @@ mod tests {
         check(behind().trusted_proxies(["unix"]), &[tcp]);
         check(behind().trusted_proxies(["192.0.2.1"]), &[unix]);
         assert!(behind().trusted_proxies(["192.0.2.1", "unix"]).plan().is_ok());
+    }
+
+    #[test]
+    fn whatever_is_within_the_proxy_comes_first() {
+        check(
+            Deployment::new("test").listen("tls:c:haproxy:tcp:443").listen("redirect:haproxy:systemd:name=a"),
+            &[
+                "endpoint `tls:c:haproxy:tcp:443` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`",
+                "endpoint `redirect:haproxy:systemd:name=a` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`",
+            ],
+        );
+    }
+
+    #[test]
+    fn one_place_is_listened_on_once() {
+        let deployment = ["80", "redirect:tcp:80", "unix:a", "tls:c:unix:./a", "fd:3", "systemd:index=0"];
+        let deployment = deployment.into_iter().fold(Deployment::new("test"), Deployment::listen);
+        check(
+            deployment,
+            &[
+                "endpoint `redirect:tcp:80` listens where `80` does",
+                "endpoint `tls:c:unix:./a` listens where `unix:a` does",
+                "endpoint `systemd:index=0` listens where `fd:3` does",
+            ],
+        );
+    }
+
+    #[test]
+    fn who_leads_to_https_knows_where_it_is() {
+        let redirect = || Deployment::new("test").listen("redirect:80");
+        let nowhere = "endpoint `redirect:80` leads to https, and no port of an endpoint has TLS; say which port it is in `port=`";
+        check(redirect(), &[nowhere]);
+        check(redirect().listen("tcp:81").listen("tls:c:unix:a"), &[nowhere]);
+        for https in ["tls:c:443", "ssl:443:key=k:cert=c", "le:c:systemd:name=https"] {
+            assert!(redirect().listen(https).plan().is_ok(), "{https}");
+        }
+        assert!(Deployment::new("test").listen("redirect:port=443:80").plan().is_ok());
+    }
+
+    #[test]
+    fn who_orders_over_http_is_answered() {
+        let ordering = || Deployment::new("test").listen("le:c:challenge=http-01:eab=me,c2VjcmV0:443");
+        check(
+            ordering(),
+            &[
+                "endpoint `le:c:challenge=http-01:eab=…:443` orders by `http-01`, and nothing answers that; say `.listen(\"redirect:tcp:80\")`",
+            ],
+        );
+        let plan = ordering().listen("redirect:80").plan().expect("a plan");
+        assert!(!plan.to_string().contains("c2VjcmV0"), "{plan}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 
 use combo_core::{
     Alert, BoxError, Cancel, Command, Draining, Endpoint, Entry, MountState, Outcome, Pattern, Policies,
-    Reply, Site, Status, Tick, Timestamp, Trigger, User, trigger,
+    Reply, Site, Status, Tick, Timestamp, Trigger, User, endpoint::UnixName, trigger,
 };
 use futures_util::FutureExt;
 use http::HeaderValue;
@@ -35,10 +35,13 @@ use crate::{
         program::Commanded,
     },
     mount::{Recipe, Target, layer::Wrap},
+    notify::Supervisor,
     plan::{Plan, PlannedJob, PlannedMount, PlannedWork},
     serve::{
         gate::Gate,
-        listen::{self, Address, Listener},
+        hsts::Hsts,
+        inherited,
+        listen::{self, Address, Listener, Noticing, Store},
         memory::Gauge,
         mounted::{Tally, Telling, Told, Turn},
         proxies::Proxies,
@@ -166,20 +169,26 @@ pub(crate) async fn start_with(plan: Plan, started_as: As) -> Result<Handle, Err
         As::Server { signals } => (signals, None),
         As::Guest { heard } => (true, Some(heard)),
     };
+    // Whose signals are not ours speaks for himself.
+    let supervisor = if signals && heard.is_none() { Supervisor::of_environment() } else { None };
     let ledgers = if heard.is_some() { Ledgers::Join } else { Ledgers::Keep };
     let (events, inbox) = mpsc::unbounded_channel();
     let mut opened = Opened::open(plan, None, ledgers, Some(&events)).await?;
+    if heard.is_none() {
+        inherited::leave().iter().for_each(|sentence| tracing::warn!("{sentence}"));
+    }
     opened.tasks.heard = heard;
     let (release, released) = channel::channel(());
     let system = system(events.clone(), released.clone()).map_err(one("actix system"))?;
     let (desks, threads) = workers(opened.house, &system, &events, &released).await?;
-    let addresses = opened.listeners.iter().map(Listener::address).collect();
+    let addresses: Vec<_> = opened.listeners.iter().map(Listener::address).collect();
     let (stopping, stopped) = channel::channel(false);
     let (names, tallies) = (opened.names.clone(), opened.ground.tallies.clone());
     let threads = Threads { threads, desks: desks.clone(), names, tallies, release };
     let host = runtime::Handle::current();
     let deeds =
-        Deeds::new(opened.tasks, opened.names, opened.ground, desks, opened.told, host, events.clone());
+        Deeds::new(opened.tasks, opened.names, opened.ground, desks, opened.told, host, events.clone())
+            .with_supervisor(supervisor, &addresses);
     let (ready, readied) = oneshot::channel();
     let watching = Watch {
         state: State::new(opened.standing, opened.running_jobs, opened.drain, Timestamp::now())
@@ -247,6 +256,11 @@ pub(crate) struct Tasks {
     pub(crate) heard: Option<mpsc::UnboundedSender<Entry>>,
     /// The files that jobs wait for.
     _watching: Option<Watching>,
+    /// Certificates that may change.
+    noticing: Option<Noticing>,
+    /// What makes certificates due.
+    #[cfg(feature = "acme")]
+    _awake: Vec<crate::certs::acme::wake::Awake>,
 }
 
 /// What every worker is made from.
@@ -259,6 +273,7 @@ pub(crate) struct House {
     routes: Arc<Routes>,
     gate: Arc<Gate>,
     access_log: bool,
+    hsts: Option<HeaderValue>,
     workers: usize,
 }
 
@@ -283,6 +298,7 @@ impl House {
             routes: self.routes.clone(),
             gate: self.gate.clone(),
             access_log: self.access_log,
+            hsts: self.hsts.clone(),
         }
     }
 }
@@ -303,11 +319,19 @@ impl Opened {
             Err(error) => return Err(Errors(vec![error])),
         };
         let endpoints = if layer.is_none() { plan.endpoints } else { Vec::new() };
-        let (mut listeners, mut account) = (Vec::new(), None);
+        let (mut listeners, mut account, store) = (Vec::new(), None, Store::default());
+        #[cfg(feature = "acme")]
+        for job in &plan.jobs {
+            if let PlannedWork::Certificates(ordered) = &job.work {
+                store.order(root.join(&ordered.folder), ordered.wanted.clone());
+            }
+        }
         if let Some(user) = plan.user.filter(|_| layer.is_none()) {
             // A unix socket is a file: root would make it in a folder where others may write.
-            let is_file = |endpoint: &Endpoint| matches!(endpoint.bare(), Endpoint::Unix { .. });
-            let open = |endpoint| Listener::open(endpoint, &root);
+            let is_file = |endpoint: &Endpoint| {
+                matches!(endpoint.bare(), Endpoint::Unix { path: UnixName::Path(_), .. })
+            };
+            let open = |endpoint| Listener::open(endpoint, &root, &store);
             let ports: Vec<_> =
                 endpoints.iter().map(|endpoint| (!is_file(endpoint)).then(|| open(endpoint))).collect();
             // What root could reach this user may not.
@@ -322,7 +346,7 @@ impl Opened {
             }
             let opened = endpoints.iter().zip(ports);
             let opened = opened.map(|(endpoint, port)| port.unwrap_or_else(|| open(endpoint)));
-            listeners = all_of(opened, &mut errors);
+            listeners = all_of(opened, &mut errors).into_iter().flatten().collect();
         }
         let mut names: Vec<_> = plan.mounts.iter().map(|mount| mount.pattern.to_string()).collect();
         let labels = plan.mounts.iter().map(|mount| mount.target.label.clone());
@@ -336,11 +360,17 @@ impl Opened {
         let (mut jobs, mut standing) =
             (Vec::with_capacity(plan.jobs.len()), Vec::with_capacity(plan.jobs.len()));
         let (mut opening, usual) = (Opening::new(&root, layer), Arc::new(Policies::default()));
+        #[cfg(feature = "acme")]
+        let mut waking = Vec::new();
         for job in plan.jobs {
+            #[cfg(feature = "acme")]
+            if let PlannedWork::Certificates(ordered) = &job.work {
+                waking.push((standing.len(), ordered.waking(&root)));
+            }
             let terms = terms(&job, &host, &usual);
             let name = terms.name.clone();
             standing.push((terms, Past::default()));
-            match work(job, name, &mut opening, account.as_ref()).await {
+            match work(job, name, &mut opening, account.as_ref(), &store).await {
                 Ok(work) => jobs.push(Arc::new(work)),
                 Err(error) => errors.push(error),
             }
@@ -368,8 +398,19 @@ impl Opened {
             }
         }
         if account.is_none() {
-            listeners = all_of(endpoints.iter().map(|endpoint| Listener::open(endpoint, &root)), &mut errors);
+            let opened = endpoints.iter().map(|endpoint| Listener::open(endpoint, &root, &store));
+            listeners = all_of(opened, &mut errors).into_iter().flatten().collect();
         }
+        listen::lead_to_https(&mut listeners, &store);
+        // As the user that it is by now, who will read them from here on.
+        let noticing = match events.map(|_| store.notice(|_| ())) {
+            None => None,
+            Some(Ok(noticing)) => noticing,
+            Some(Err(cause)) => {
+                errors.push(Kind::Thread { what: "watch of certificates", cause }.into());
+                None
+            }
+        };
         // Last, since this is what other processes see.
         let (journal, sentences) = match plan.state.filter(|_| errors.is_empty()) {
             None => (Journal::none(), Vec::new()),
@@ -399,12 +440,33 @@ impl Opened {
             routes,
             gate: gate.clone(),
             access_log: plan.access_log,
+            hsts: plan.hsts.and_then(Hsts::header),
             workers,
         };
         let (drain, mut told) = (plan.drain, plan.told);
         told.push(draining.clone());
         let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, tallies, draining, gate };
-        let tasks = Tasks { jobs, journal, on_alert: plan.on_alert, heard: None, _watching: watching };
+        #[cfg(feature = "acme")]
+        let awake = match events.filter(|_| ledgers == Ledgers::Keep) {
+            None => Vec::new(),
+            Some(events) => waking
+                .into_iter()
+                .map(|(job, waking)| {
+                    let events = events.clone();
+                    waking.wake(move || drop(events.send(Event::FileChanged { job })))
+                })
+                .collect(),
+        };
+        let tasks = Tasks {
+            jobs,
+            journal,
+            on_alert: plan.on_alert,
+            heard: None,
+            _watching: watching,
+            noticing,
+            #[cfg(feature = "acme")]
+            _awake: awake,
+        };
         let running_jobs = plan.running_jobs;
         Ok(Self { house, tasks, standing, running_jobs, names, ground, mounts, listeners, drain, told })
     }
@@ -537,6 +599,7 @@ async fn work(
     shared: Arc<str>,
     opening: &mut Opening<'_>,
     account: Option<&Account>,
+    #[cfg_attr(not(feature = "acme"), expect(unused_variables, reason = "nobody orders anything"))] store: &Store,
 ) -> Result<Work, Error> {
     let PlannedJob { name, may_write, work, policies, .. } = job;
     let folders =
@@ -546,6 +609,14 @@ async fn work(
         // What it writes, no layer would catch.
         #[cfg(feature = "testing")]
         PlannedWork::Command(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        // What it orders is from the real world.
+        #[cfg(all(feature = "acme", feature = "testing"))]
+        PlannedWork::Certificates(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        #[cfg(feature = "acme")]
+        PlannedWork::Certificates(ordered) => {
+            let environment = account.map(Account::environment).unwrap_or_default().to_vec();
+            Arc::new(crate::certs::acme::renewals(&opening.root, *ordered, store.challenges.clone(), environment))
+        }
         PlannedWork::Command(program) => Arc::new(Commanded {
             program: program.told_of(account.map(Account::environment).unwrap_or_default()),
             job: shared.clone(),
@@ -705,6 +776,8 @@ pub(crate) struct Deeds {
     /// What has been decided to begin.
     starting: Vec<Starting>,
     accepting: Option<(channel::Sender<bool>, JoinSet<io::Result<()>>)>,
+    /// Who manages the process, and what he is told that it does.
+    supervisor: Option<(Supervisor, String)>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
@@ -751,7 +824,43 @@ impl Deeds {
         let (clock, ground) = (Arc::new(Timestamp::now), Arc::new(ground));
         let (cuts, starting, accepting) = (HashMap::new(), Vec::new(), None);
         let several = host.metrics().num_workers() > 1;
-        Self { tasks, names, ground, desks, told, host, several, events, cuts, starting, accepting, clock }
+        Self {
+            tasks,
+            names,
+            ground,
+            desks,
+            told,
+            host,
+            several,
+            events,
+            cuts,
+            starting,
+            accepting,
+            supervisor: None,
+            clock,
+        }
+    }
+
+    fn with_supervisor(mut self, supervisor: Option<Supervisor>, addresses: &[Address]) -> Self {
+        let places: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        let (mounts, jobs) = (self.names.len().saturating_sub(1), self.tasks.jobs.len());
+        let status = match &*places {
+            [] => format!("runs {jobs} jobs"),
+            places => format!("serves {mounts} mounts at {}, runs {jobs} jobs", places.join(", ")),
+        };
+        self.supervisor = supervisor.map(|supervisor| (supervisor, status));
+        self
+    }
+
+    pub(crate) fn supervisor(&self) -> Option<&Supervisor> {
+        self.supervisor.as_ref().map(|(supervisor, _)| supervisor)
+    }
+
+    /// It serves.
+    pub(crate) fn say_ready(&self) {
+        if let Some((supervisor, status)) = &self.supervisor {
+            supervisor.ready(Some(status));
+        }
     }
 
     pub(crate) fn journal(&self) -> Journal {
@@ -893,6 +1002,19 @@ impl Deeds {
         }
     }
 
+    /// Has files looked at that would be anyway, some time later; `now` is by the monotonic clock.
+    pub(crate) fn reload(&self, now: Duration) {
+        self.supervisor().into_iter().for_each(|supervisor| supervisor.reloading(now.as_micros()));
+        match &self.tasks.noticing {
+            Some(noticing) => {
+                tracing::info!("SIGHUP: looks for certificates that have changed");
+                noticing.look();
+            }
+            None => tracing::info!("SIGHUP: there is nothing to reload"),
+        }
+        self.supervisor().into_iter().for_each(|supervisor| supervisor.ready(None));
+    }
+
     /// What is to be looked at for that.
     pub(crate) fn gauge(&self) -> Gauge {
         Gauge::new(self.ground.gate.limits.memory)
@@ -920,6 +1042,7 @@ impl Deeds {
     /// accepted, then the workers finish.
     fn drain(&mut self) {
         tracing::info!("draining");
+        self.supervisor().into_iter().for_each(Supervisor::stopping);
         self.told.iter().for_each(Draining::begin);
         let (desks, events) = (self.desks.clone(), self.events.clone());
         let accepting = self.accepting.take();
@@ -939,11 +1062,14 @@ impl Deeds {
     }
 
     fn say_whom(&self, what: &str, tasks: &[Whom]) {
+        let mut whom_all = Vec::new();
         for Whom { job, age } in tasks {
+            whom_all.push(format!("task `{}`", self.tasks.jobs[*job].name));
             tracing::info!(job = %self.tasks.jobs[*job].name, seconds = age.as_secs(), "{what} a task");
         }
         for desk in &self.desks {
             for (whom, all) in [("requests", desk.in_flight()), ("upgraded connections", desk.upgraded())] {
+                whom_all.extend(all.iter().map(|(one, _)| format!("{} {}", one.kind, one.said())));
                 for (one, age) in all.iter().take(NAMED) {
                     let (mount, said, kind) = (&*self.names[one.mount], one.said(), one.kind);
                     tracing::info!(mount, request = said, seconds = age, "{what} a {kind}");
@@ -953,6 +1079,7 @@ impl Deeds {
                 }
             }
         }
+        self.supervisor().into_iter().for_each(|supervisor| supervisor.waits(what, &whom_all));
     }
 
     /// The stall watch names what holds a worker.

@@ -359,7 +359,7 @@ pub(crate) struct Idle;
 
 impl ErasedTask for Idle {
     fn run<'a>(&'a self, _: Tick, _: &'a Output) -> Wanted<'a> {
-        let why = "neither hosted code nor a command is run in a rig".to_owned();
+        let why = "what does its own writing or ordering is not run in a rig".to_owned();
         Box::pin(std::future::ready(Err(Outcome::Skipped { why })))
     }
 }
@@ -539,6 +539,7 @@ impl Bench {
             scheme: Scheme::HTTP,
             tls: None,
             proxied: false,
+            redirecting: None,
             shaking: None,
         };
         self.desk.take(accepted, Pass::default()).map_err(|_| "the deployment has stopped".to_owned())?;

@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    notify::Supervisor,
     run::{Deeds, Flow},
     serve::listen::{Listener, readable},
     step::{Caller, Event, Now, State, step},
@@ -84,6 +85,7 @@ async fn attend(watch: Watch) -> io::Result<()> {
     };
     let (began, origin) = (Instant::now(), clock_gettime(ClockId::Monotonic));
     let now = || Now { wall: Timestamp::now(), mono: began.elapsed() };
+    let mut barks = Barks::of(&deeds);
     let mut stalls = Stalls::new(deeds.desks.len());
     let mut clocks = Clocks(now());
     let mut look = interval(LOOK);
@@ -92,6 +94,7 @@ async fn attend(watch: Watch) -> io::Result<()> {
     let gauge = deeds.gauge();
     // Whoever started this and is gone has dropped the handle, which says to stop.
     drop(ready.send(Ok(())));
+    deeds.say_ready();
     let (Flow::On | Flow::Over) = deeds.perform(step(Event::Started, &mut state, now()));
     loop {
         let due = state.alarm();
@@ -105,8 +108,16 @@ async fn attend(watch: Watch) -> io::Result<()> {
             },
             woke = wall.ring(at_wall) => { woke?; Event::Woke }
             woke = mono.ring(at_mono) => { woke?; Event::Woke }
-            command = Signals::next(&mut signals) => Event::Asked { command, caller: Caller::default() },
+            heard = Signals::next(&mut signals) => match heard {
+                Heard::Command(command) => Event::Asked { command, caller: Caller::default() },
+                Heard::HangUp => {
+                    let now = clock_gettime(ClockId::Monotonic);
+                    deeds.reload(Duration::try_from(now).unwrap_or_default());
+                    continue;
+                }
+            },
             _ = look.tick() => {
+                barks.look(&deeds, Instant::now());
                 stalls.look(&deeds, Instant::now());
                 deeds.weigh(&gauge);
                 // Not every kernel tells of a clock that was set, and none of a clock that is only pretended.
@@ -214,16 +225,40 @@ impl Signals {
         })
     }
 
-    async fn next(signals: &mut Option<Self>) -> Command {
+    async fn next(signals: &mut Option<Self>) -> Heard {
         let Some(signals) = signals else { return std::future::pending().await };
-        loop {
-            tokio::select! {
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
-                _ = signals.hang_up.recv() => tracing::info!("SIGHUP: there is nothing to reload"),
-            }
+        tokio::select! {
+            _ = signals.terminate.recv() => {}
+            _ = signals.interrupt.recv() => {}
+            _ = signals.hang_up.recv() => return Heard::HangUp,
         }
-        if std::mem::replace(&mut signals.stopping, true) { Command::Cut } else { Command::Stop }
+        let again = std::mem::replace(&mut signals.stopping, true);
+        Heard::Command(if again { Command::Cut } else { Command::Stop })
+    }
+}
+
+enum Heard {
+    Command(Command),
+    HangUp,
+}
+
+/// When the service manager is next told that the watch is alive: twice in the time that it waits for that.
+struct Barks(Option<(Duration, Instant)>);
+
+impl Barks {
+    fn of(deeds: &Deeds) -> Self {
+        let within = deeds.supervisor().and_then(Supervisor::watchdog);
+        Self(within.map(|within| (within / 2, Instant::now())))
+    }
+
+    fn look(&mut self, deeds: &Deeds, now: Instant) {
+        if let Some((every, due)) = &mut self.0
+            && *due <= now
+        {
+            // The next look may be as late as one.
+            *due = now + every.saturating_sub(LOOK);
+            deeds.supervisor().into_iter().for_each(Supervisor::is_alive);
+        }
     }
 }
 

@@ -109,8 +109,11 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn start(deployment: Deployment) -> Self {
+        Self::start_in(folder(), deployment)
+    }
+
+    pub(crate) fn start_in(folder: TempDir, deployment: Deployment) -> Self {
         let _ = log();
-        let folder = folder();
         let plan = deployment.root(folder.path()).plan().expect("a right deployment");
         let runtime = runtime();
         let handle = runtime.block_on(combo::start(plan)).expect("a world that refuses nothing");

@@ -28,6 +28,7 @@ use crate::{
     },
     plan::Plan,
     run::{As, Ledgers, Opened, start_with},
+    serve::inherited::take_sockets,
     step::alternatives,
 };
 
@@ -49,8 +50,14 @@ const ENDPOINTS: &str = "\
 Endpoints:
   tcp:8080                           every interface, IPv4 and IPv6; a bare 8080 is the same
   tcp:8080:interface=127.0.0.1       one address; an IPv6 one in brackets
-  unix:app.sock:mode=660             a unix socket
-  ssl:8443:key=key.pem:cert=cert.pem TLS; interface= as above";
+  tcp6:8080                          IPv6 alone
+  unix:app.sock:mode=660             a unix socket; unix:@app: with an abstract name
+  systemd:name=web, fd:3             a socket that it is started with; systemd:index=0
+  ssl:8443:key=key.pem:cert=cert.pem TLS; interface= as above
+  tls:DIR:tcp:443                    TLS by certificates in a folder; tls:dev: for developers
+  le:DIR:tcp:443                     the same, ordered from Let's Encrypt; lets: its staging; acme: another
+  haproxy:tcp:8080                   behind a proxy that speaks the PROXY protocol
+  redirect:tcp:80                    leads to https";
 
 #[derive(Parser)]
 #[command(
@@ -175,6 +182,7 @@ enum LogForm {
 /// what it calls may spawn. Exit codes: 0 fine, 1 error, 2 problems or wrong usage.
 pub fn main(deployment: fn() -> Deployment) -> ExitCode {
     keep_children();
+    take_sockets();
     match CommandLine::read(std::env::args_os()) {
         Ok(line) => obey(line, deployment),
         Err(error) => {

@@ -129,7 +129,7 @@ struct File {
 }
 
 /// A name that is looked up on the way to a file, in a folder with this watch descriptor.
-type Step = (i32, OsString);
+pub(crate) type Step = (i32, OsString);
 
 /// The names in a folder that lead to files.
 #[derive(Default)]
@@ -139,7 +139,7 @@ struct Folder {
 
 /// What tells a file from what it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Looks {
+pub(crate) struct Looks {
     file: (u64, u64),
     size: u64,
     modified: (i64, i64),
@@ -155,6 +155,14 @@ impl From<&Metadata> for Looks {
             modified: (found.mtime(), found.mtime_nsec()),
             touched: (found.ctime(), found.ctime_nsec()),
         }
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Looks {
+    /// Whether it was changed at this instant of the clock that files are stamped by, or later.
+    pub(crate) fn since(&self, instant: Timespec) -> bool {
+        self.touched >= (instant.tv_sec, instant.tv_nsec)
     }
 }
 
@@ -381,7 +389,7 @@ impl Watch {
 
 /// What was found on the way to the files that are looked at in one go.
 #[derive(Default)]
-struct Walked {
+pub(crate) struct Walked {
     /// The watch of each folder, also for writing or not.
     folders: HashMap<(PathBuf, bool), Result<i32, Errno>>,
     names: HashMap<PathBuf, Found>,
@@ -403,7 +411,7 @@ impl Walked {
     ///
     /// The error is what hides changes: a folder that is not there or cannot be watched. One that may
     /// only be passed does not count.
-    fn walk(&mut self, inotify: &OwnedFd, path: &Path) -> (BTreeSet<Step>, Result<(), Errno>) {
+    pub(crate) fn walk(&mut self, inotify: &OwnedFd, path: &Path) -> (BTreeSet<Step>, Result<(), Errno>) {
         let (mut trail, mut end) = (BTreeSet::new(), Ok(()));
         let (mut at, mut links) = (PathBuf::from("/"), 0);
         let mut names: Vec<OsString> = backwards(path).collect();
@@ -476,8 +484,7 @@ fn backwards(path: &Path) -> impl Iterator<Item = OsString> {
 
 /// What a file looks like, and whether it may be written again and look the same.
 fn look(path: &Path) -> io::Result<(Option<Looks>, bool)> {
-    // The clock that files are stamped by: it moves every few milliseconds.
-    let now = clock_gettime(ClockId::RealtimeCoarse);
+    let now = coarse_now();
     match fs::metadata(path) {
         Ok(found) => {
             let looks = Looks::from(&found);
@@ -492,14 +499,19 @@ fn look(path: &Path) -> io::Result<(Option<Looks>, bool)> {
     }
 }
 
-fn timespec(time: Duration) -> Timespec {
+/// The clock that files are stamped by: it moves every few milliseconds.
+pub(crate) fn coarse_now() -> Timespec {
+    clock_gettime(ClockId::RealtimeCoarse)
+}
+
+pub(crate) fn timespec(time: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: time.subsec_nanos().into(),
     }
 }
 
-fn no_inotify(errno: Errno) -> io::Error {
+pub(crate) fn no_inotify(errno: Errno) -> io::Error {
     let why =
         "there are too many: a higher sysctl `fs.inotify.max_user_instances`, or more open files, would help";
     match errno {

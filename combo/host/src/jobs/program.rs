@@ -34,6 +34,7 @@ use super::{
     output::{Lines, Output, Stream},
     run::{ErasedTask, Wanted},
 };
+use crate::serve::inherited::VARIABLES;
 
 /// How much is read at once.
 const READ: usize = 16 * 1024;
@@ -221,6 +222,8 @@ impl Program {
             ("COMBO_ATTEMPT".into(), Some(tick.attempt.to_string().into())),
             ("COMBO_MISSED".into(), Some(tick.missed.to_string().into())),
         ];
+        // What is said to this process alone: a program with these would speak in its name.
+        environment.extend(VARIABLES.map(|name| (name.into(), None)));
         environment.extend(self.environment.iter().cloned());
         let folder = root.join(&self.folder);
         Order {
@@ -479,7 +482,10 @@ pub(crate) struct Commanded {
 
 impl ErasedTask for Commanded {
     fn run<'a>(&'a self, tick: Tick, output: &'a Output) -> Wanted<'a> {
-        Box::pin(self.program.run(&self.job, &self.root, tick, output, self.grace))
+        Box::pin(async move {
+            let ran = self.program.run(&self.job, &self.root, tick, output, self.grace).await;
+            ran.map(Into::into)
+        })
     }
 }
 

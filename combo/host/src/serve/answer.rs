@@ -14,8 +14,8 @@ use std::{
 use combo_core::{Connection, Peer};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, UPGRADE},
-    uri::Authority,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, STRICT_TRANSPORT_SECURITY, UPGRADE},
+    uri::{Authority, Scheme},
 };
 use http_body::Body;
 use hyper::{body::Incoming, ext::Protocol, service::Service};
@@ -28,10 +28,11 @@ use super::{
     guard::{LastHead, Lengths, guard, valid_host},
     http::{Bulk, Tunnel},
     recent::Way,
+    redirecting::Redirecting,
     refusal::{Malformed, Refusal},
     sweep::{Progress, Seen},
     ticket::{Outgoing, Ticket},
-    worker::{Kind, Worker},
+    worker::{Kind, Tls, Worker},
 };
 use crate::mount::{Answering, Later, host};
 
@@ -47,18 +48,21 @@ pub(super) struct Line {
     pub(super) bulk: Cell<Bulk>,
     /// It comes from a proxy that is believed what it says of others.
     pub(super) trusted: bool,
-    /// What was shown in the handshake.
-    pub(super) certificate: Option<Certificate>,
+    /// How hands were shaken.
+    pub(super) tls: Option<Tls>,
+    /// Its requests are led to https.
+    pub(super) redirecting: Option<Arc<Redirecting>>,
     /// The HTTP library begins it as soon as it has the head of its answer.
     pub(super) opening: Cell<Option<Tunnel>>,
     /// Over HTTP/2, the request that it begins now.
     pub(super) began: Cell<Option<Arc<Exchange>>>,
 }
 
-#[cfg(feature = "tls")]
-pub(super) type Certificate = rustls::pki_types::CertificateDer<'static>;
-#[cfg(not(feature = "tls"))]
-pub(super) type Certificate = Infallible;
+/// A request that has passed the guard.
+enum Admitted {
+    Mounted(Option<Way>, Option<Box<Believed>>),
+    Redirected(Box<Response<ResponseBody>>, Option<Box<Believed>>),
+}
 
 /// What a trusted proxy said of one request.
 pub(super) struct Believed {
@@ -86,7 +90,8 @@ impl Service<Request<Incoming>> for Door {
         let refused = State::Refused(Refusal::NoMount);
         // A request is large, so it is put where it stays before anybody looks at it.
         let (request, ticket) = (Some(request), Some(ticket));
-        let mut answer = Answer { request, ticket, connects, bare, asked, call, state: refused };
+        let secure = line.connection.scheme == Scheme::HTTPS;
+        let mut answer = Answer { request, ticket, connects, bare, secure, asked, call, state: refused };
         answer.admit(line);
         answer
     }
@@ -94,16 +99,14 @@ impl Service<Request<Incoming>> for Door {
 
 impl Line {
     /// Through guard and route, which comes later where layers are around all mounts.
-    fn admit(
-        &self,
-        request: &mut Request<Incoming>,
-    ) -> Result<(Option<Way>, Option<Box<Believed>>), Refusal> {
+    fn admit(&self, request: &mut Request<Incoming>, secure: &mut bool) -> Result<Admitted, Refusal> {
         if self.worker.gate.is_full() {
             return Err(Refusal::Full);
         }
         let believed = self.trusted.then(|| Box::new(self.believe(request)));
         let scheme =
             believed.as_ref().map_or(&self.connection.scheme, |believed| &believed.connection.scheme);
+        *secure = *scheme == Scheme::HTTPS;
         let seen = self.progress.take_head();
         let lengths = || match seen {
             Seen::Nothing => Lengths::default(),
@@ -113,7 +116,8 @@ impl Line {
         let known = &mut *self.host.borrow_mut();
         if let Err(why) = guard(request, scheme, known, lengths) {
             // Hosts are newer than HTTP/1.0, and whoever asks how we are does not always have one.
-            if why != Malformed::NoHost || request.version() != Version::HTTP_10 {
+            let may_be_without = request.version() == Version::HTTP_10 && self.redirecting.is_none();
+            if why != Malformed::NoHost || !may_be_without {
                 return Err(Refusal::Malformed(why));
             }
             let _ = request.headers_mut().insert(HOST, self.own_host());
@@ -123,18 +127,21 @@ impl Line {
             // RFC 9110, section 7.8: there is nothing to upgrade from.
             let _ = request.headers_mut().remove(UPGRADE);
         }
+        if let Some(redirecting) = &self.redirecting {
+            return Ok(Admitted::Redirected(Box::new(redirecting.answer(request)?), believed));
+        }
         if self.worker.front.is_some() {
             // Nobody but the connection knows of certificates, so this does not wait for routing.
             return if self.is_misdirected(request) {
                 Err(Refusal::Misdirected)
             } else {
-                Ok((None, believed))
+                Ok(Admitted::Mounted(None, believed))
             };
         }
         let Worker { routes, recent, .. } = &*self.worker;
         let host = if routes.by_host() { host(request) } else { "" };
         match recent.find(routes, host, request.uri()) {
-            Some(way) => Ok((Some(way), believed)),
+            Some(way) => Ok(Admitted::Mounted(Some(way), believed)),
             None if self.is_misdirected(request) => Err(Refusal::Misdirected),
             None => Err(Refusal::NoMount),
         }
@@ -151,10 +158,11 @@ impl Line {
     /// What there is no mount for is somebody else's, where the certificate is not for its host.
     fn is_misdirected(&self, request: &Request<Incoming>) -> bool {
         #[cfg(feature = "tls")]
-        if let Some(shown) = &self.certificate {
-            return !self.worker.routes.knows(host(request)) && !super::tls::covers(shown, host(request));
+        if let Some(tls) = &self.tls {
+            let server = self.connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+            return !self.worker.routes.knows(host(request)) && !tls.covers(server, host(request));
         }
-        let _ = (request, &self.certificate);
+        let _ = (request, &self.tls);
         false
     }
 
@@ -197,6 +205,8 @@ pub(super) struct Answer {
     connects: Option<Kind>,
     /// Its body stays here: over HTTP/2 the HTTP library would send it, whatever the method.
     bare: bool,
+    /// It came over https, as far as the client knows.
+    secure: bool,
     /// What decides where its answer ends.
     asked: Asked,
     /// If it is one of gRPC.
@@ -208,6 +218,8 @@ enum State {
     /// Its app has not been asked yet.
     Admitted(Option<Way>, Option<Box<Believed>>),
     Asked(Later),
+    /// It is led elsewhere.
+    Redirected(Option<Box<Response<ResponseBody>>>),
     Refused(Refusal),
 }
 
@@ -215,8 +227,12 @@ impl Answer {
     /// The head is looked at before more is read; the app is asked where it can be woken.
     fn admit(&mut self, line: &Line) {
         let (Some(request), Some(ticket)) = (&mut self.request, &mut self.ticket) else { return };
-        self.state = match line.admit(request) {
-            Ok((way, believed)) => {
+        self.state = match line.admit(request, &mut self.secure) {
+            Ok(Admitted::Redirected(response, believed)) => {
+                ticket.from(believed.as_deref());
+                State::Redirected(Some(response))
+            }
+            Ok(Admitted::Mounted(way, believed)) => {
                 ticket.mounted(way.as_ref().map(|way| way.found.mount));
                 ticket.from(believed.as_deref());
                 State::Admitted(way, believed)
@@ -240,6 +256,7 @@ impl Future for Answer {
         let mut ticket = this.ticket.take().expect("a future is not polled after it is ready");
         let answering = match &mut this.state {
             State::Refused(refusal) => Err(*refusal),
+            State::Redirected(response) => Ok(response.take().map(|response| Answering::Now(Ok(*response)))),
             State::Asked(later) => ticket.guarded(|| match later.as_mut().poll(cx) {
                 Poll::Ready(answered) => Some(Answering::Now(answered)),
                 Poll::Pending => None,
@@ -311,6 +328,9 @@ impl Future for Answer {
                 let _ = response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
             }
             *response.body_mut() = ResponseBody::empty();
+        }
+        if let Some(hsts) = ticket.line.worker.hsts.as_ref().filter(|_| this.secure) {
+            let _ = response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         if ticket.last && ticket.exchange.is_none() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let _ = response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 #[cfg(feature = "tls")]
-use super::sealed::Sealed;
+use super::sealed::{Carrier, Sealed};
 use super::{
     answer::{Door, Line},
     evictions::Eviction,
@@ -80,17 +80,13 @@ async fn serve(
     counted: Counted,
     progress: Arc<Progress>,
 ) -> Result<(), BoxError> {
-    let Accepted { socket, peer, scheme, tls, proxied, shaking } = accepted;
+    let Accepted { socket, peer, scheme, tls, proxied, redirecting, shaking } = accepted;
     let registered = worker.shared.register(progress.clone(), peer, counted);
     let mut connection = Connection::new(peer, scheme);
-    #[cfg(feature = "tls")]
-    let certificate = tls.as_ref().map(|tls| tls.certificate.clone());
-    #[cfg(not(feature = "tls"))]
-    let certificate = None;
     if proxied && !worker.proxies.trusts(&peer) {
         return Err(format!("{peer} is no trusted proxy").into());
     }
-    let (socket, by_alpn) = open(socket, tls, proxied, &mut connection, &progress).await?;
+    let (socket, by_alpn) = open(socket, tls.as_ref(), proxied, &mut connection, &progress).await?;
     drop(shaking);
     if progress.phase() == Phase::Handshake {
         progress.opens();
@@ -106,9 +102,19 @@ async fn serve(
     let connection = Arc::new(connection);
     let (host, authority, bulk) = (RefCell::default(), RefCell::default(), Cell::default());
     let (opening, began, progress) = (Cell::default(), Cell::default(), progress.clone());
-    let line =
-        Line { worker, connection, progress, host, authority, bulk, trusted, certificate, opening, began };
-    let line = Rc::new(line);
+    let line = Rc::new(Line {
+        worker,
+        connection,
+        progress,
+        host,
+        authority,
+        bulk,
+        trusted,
+        tls,
+        redirecting,
+        opening,
+        began,
+    });
     if http2 {
         let progress = line.progress.clone();
         stream.multiplexes();
@@ -233,7 +239,7 @@ async fn drive<C: Future>(
 /// it is HTTP/2 where that is agreed upon beforehand.
 async fn open(
     socket: Raw,
-    tls: Option<Tls>,
+    tls: Option<&Tls>,
     proxied: bool,
     connection: &mut Connection,
     progress: &Arc<Progress>,
@@ -247,13 +253,7 @@ async fn open(
             hear_out(&mut socket, proxied, connection).await?;
             match tls {
                 #[cfg(feature = "tls")]
-                Some(tls) => {
-                    let socket = Sealed { socket, progress: progress.clone() };
-                    let stream = Box::new(tls.acceptor.accept(socket).await?);
-                    connection.tls = Some(super::tls::facts(stream.get_ref().1));
-                    let http2 = stream.get_ref().1.alpn_protocol() == Some(super::tls::H2);
-                    Ok((Socket::Tls(stream), Some(http2)))
-                }
+                Some(tls) => shake(Carrier::Tcp(socket), tls, connection, progress).await,
                 _ => Ok((Socket::Tcp(socket), None)),
             }
         }
@@ -265,11 +265,29 @@ async fn open(
                 group: known.gid(),
             });
             hear_out(&mut socket, proxied, connection).await?;
-            Ok((Socket::Unix(socket), None))
+            match tls {
+                #[cfg(feature = "tls")]
+                Some(tls) => shake(Carrier::Unix(socket), tls, connection, progress).await,
+                _ => Ok((Socket::Unix(socket), None)),
+            }
         }
         #[cfg(feature = "testing")]
         Raw::Memory(pipe) => Ok((Socket::Memory(pipe), None)),
     }
+}
+
+#[cfg(feature = "tls")]
+async fn shake(
+    socket: Carrier,
+    tls: &Tls,
+    connection: &mut Connection,
+    progress: &Arc<Progress>,
+) -> io::Result<(Socket, Option<bool>)> {
+    let socket = Sealed { socket, progress: progress.clone() };
+    let stream = Box::new(tls.accept(socket).await?);
+    connection.tls = Some(super::tls::facts(stream.get_ref().1));
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(super::tls::H2);
+    Ok((Socket::Tls(stream), Some(http2)))
 }
 
 /// What a proxy says of a connection is what is known of it from then on.

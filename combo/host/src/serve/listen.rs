@@ -7,28 +7,77 @@
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use combo_core::{Endpoint, Peer, endpoint::Port};
+use combo_core::{
+    Endpoint, Peer,
+    endpoint::{Inherited, Port, UnixName, discreet},
+};
 use http::uri::Scheme;
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{io::unix::AsyncFd, time::Instant};
+
+#[cfg(feature = "tls")]
+pub(crate) use crate::certs::{Store, noticed::Noticing};
 
 use super::{
     gate::{Gate, Pass},
+    redirecting::{Redirecting, Tokens},
     worker::{Accepted, Desk, Raw, Tls},
 };
 use crate::error::{Error, Kind};
 
-/// How many connections the kernel keeps for us until we accept them.
+/// Without the feature there are no certificates.
+#[cfg(not(feature = "tls"))]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Store;
+
+/// Nor any that change.
+#[cfg(not(feature = "tls"))]
+#[derive(Debug)]
+pub(crate) enum Noticing {}
+
+#[cfg(feature = "tls")]
+impl Store {
+    fn tokens(&self) -> Option<Tokens> {
+        let challenges = self.challenges.clone();
+        Some(Arc::new(move |token| challenges.http(token)))
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+impl Store {
+    fn tokens(&self) -> Option<Tokens> {
+        None
+    }
+
+    pub(crate) fn notice(&self, _: impl Fn(&Path) + Send + 'static) -> io::Result<Option<Noticing>> {
+        Ok(None)
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+impl Noticing {
+    pub(crate) fn look(&self) {
+        match *self {}
+    }
+}
+
+/// How many connections the kernel keeps for us until we accept them, unless it is said.
 const BACKLOG: i32 = 4_096;
 
 /// The shortest and the longest pause after the system refused.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// The port of https.
+const HTTPS: u16 = 443;
 
 /// How often a lasting refusal is logged.
 const REMIND: Duration = Duration::from_secs(10);
@@ -39,12 +88,24 @@ pub(crate) struct Listener {
     socket: Bound,
     tls: Option<Tls>,
     proxied: bool,
+    redirecting: Option<Arc<Redirecting>>,
 }
 
 #[derive(Debug)]
 enum Bound {
     Tcp(std::net::TcpListener),
-    Unix { listener: std::os::unix::net::UnixListener, path: PathBuf, file: File },
+    /// With the file that was made for it.
+    Unix {
+        listener: std::os::unix::net::UnixListener,
+        _made: Option<Made>,
+    },
+}
+
+/// A unix socket's file, which goes with it.
+#[derive(Debug)]
+struct Made {
+    path: PathBuf,
+    file: File,
 }
 
 /// Which file something is: its device and its inode.
@@ -67,6 +128,8 @@ pub enum Address {
     Tls(SocketAddr),
     /// The path of a unix socket.
     Unix(PathBuf),
+    /// The abstract name of a unix socket, without the `@`.
+    Abstract(String),
 }
 
 impl fmt::Display for Address {
@@ -75,6 +138,7 @@ impl fmt::Display for Address {
             Self::Tcp(address) => write!(f, "http://{}", reachable(*address)),
             Self::Tls(address) => write!(f, "https://{}", reachable(*address)),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Abstract(name) => write!(f, "unix:@{name}"),
         }
     }
 }
@@ -88,44 +152,39 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 impl Listener {
-    pub(crate) fn open(endpoint: &Endpoint, root: &Path) -> Result<Self, Error> {
-        let refused = |cause| Kind::Listen { endpoint: endpoint.to_string(), cause };
-        let mut tls = None;
-        let proxied = matches!(endpoint, Endpoint::Haproxy(_));
-        let socket = match endpoint.bare() {
-            Endpoint::Tcp(port) => Bound::Tcp(tcp(*port).map_err(refused)?),
-            Endpoint::Unix { path, mode } => unix(root.join(path), *mode).map_err(|cause| {
-                let uid = rustix::process::geteuid().as_raw();
-                Kind::Socket { endpoint: endpoint.to_string(), uid, cause }
-            })?,
-            #[cfg(feature = "tls")]
-            Endpoint::Ssl { port, key, cert, clients } => {
-                let clients = clients.clone().map(|mut clients| {
-                    clients.authority = root.join(clients.authority);
-                    clients
-                });
-                let (key, cert) = (root.join(key), root.join(cert));
-                tls = Some(super::tls::open(&endpoint.to_string(), &key, &cert, clients.as_ref())?);
-                Bound::Tcp(tcp(*port).map_err(refused)?)
+    /// Most endpoints are one socket.
+    pub(crate) fn open(endpoint: &Endpoint, root: &Path, store: &Store) -> Result<Vec<Self>, Error> {
+        let shown = || discreet(&endpoint.to_string()).into_owned();
+        let refused = |cause| Kind::Listen { endpoint: shown(), cause };
+        let tls = open_tls(endpoint, root, store)?;
+        let sockets = match endpoint.bare() {
+            Endpoint::Tcp(port) | Endpoint::Ssl { port, .. } => vec![Bound::Tcp(tcp(port).map_err(refused)?)],
+            Endpoint::Unix { path: UnixName::Path(path), mode } => {
+                let bound = unix(root.join(path), *mode).map_err(|cause| {
+                    let uid = rustix::process::geteuid().as_raw();
+                    Kind::Socket { endpoint: shown(), uid, cause }
+                })?;
+                vec![bound]
             }
-            _ => {
-                return Err(
-                    refused(io::Error::new(io::ErrorKind::Unsupported, "feature `tls` is not on")).into()
-                );
+            Endpoint::Unix { path: UnixName::Abstract(name), .. } => {
+                vec![abstract_unix(name).map_err(refused)?]
             }
+            Endpoint::Inherited(which) => inherited(which).map_err(refused)?,
+            _ => return Err(refused(not_there("it")).into()),
         };
-        let _ = &mut tls;
-        Ok(Self { endpoint: endpoint.clone(), socket, tls, proxied })
+        let proxied = endpoint.is_proxied();
+        let listener = |socket| {
+            let (endpoint, tls) = (endpoint.clone(), tls.clone());
+            Self { endpoint, socket, tls, proxied, redirecting: None }
+        };
+        Ok(sockets.into_iter().map(listener).collect())
     }
 
     pub(crate) fn address(&self) -> Address {
-        match &self.socket {
-            Bound::Unix { path, .. } => Address::Unix(path.clone()),
-            Bound::Tcp(listener) => {
-                let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-                let address = listener.local_addr().unwrap_or(nowhere);
-                if self.tls.is_some() { Address::Tls(address) } else { Address::Tcp(address) }
-            }
+        let nowhere = Address::Tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
+        match address_of(self.as_fd()).unwrap_or(nowhere) {
+            Address::Tcp(address) if self.tls.is_some() => Address::Tls(address),
+            address => address,
         }
     }
 
@@ -143,64 +202,142 @@ impl Listener {
             }
         };
         let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-        let (tls, proxied) = (self.tls.clone(), self.proxied);
-        Ok(Accepted { socket, peer, scheme, tls, proxied, shaking: None })
+        let (tls, proxied, redirecting) = (self.tls.clone(), self.proxied, self.redirecting.clone());
+        Ok(Accepted { socket, peer, scheme, tls, proxied, redirecting, shaking: None })
     }
 }
 
-impl std::os::fd::AsRawFd for Listener {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        match &self.socket {
-            Bound::Tcp(listener) => listener.as_raw_fd(),
-            Bound::Unix { listener, .. } => listener.as_raw_fd(),
+/// Where a socket listens.
+pub(super) fn address_of(socket: BorrowedFd<'_>) -> Option<Address> {
+    let address = SockRef::from(&socket).local_addr().ok()?;
+    if let Some(address) = address.as_socket() {
+        return Some(Address::Tcp(address));
+    }
+    let name = || address.as_abstract_namespace().map(|name| String::from_utf8_lossy(name).into_owned());
+    let path = address.as_pathname().map(|path| Address::Unix(path.to_owned()));
+    path.or_else(|| name().map(Address::Abstract))
+}
+
+/// Has those that lead to https lead to the port that it is at.
+pub(crate) fn lead_to_https(listeners: &mut [Listener], store: &Store) {
+    let tokens = store.tokens();
+    let tls = listeners.iter().find_map(|listener| match listener.address() {
+        Address::Tls(address) => Some(address.port()),
+        _ => None,
+    });
+    for listener in listeners {
+        if let Some(redirect) = listener.endpoint.redirect() {
+            // One that is given to us may turn out to have no port.
+            let port = redirect.port.or(tls).unwrap_or(HTTPS);
+            let redirecting = Redirecting::new(redirect.code, port, tokens.clone());
+            listener.redirecting = Some(Arc::new(redirecting));
         }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Bound::Tcp(listener) => listener.as_fd(),
+            Bound::Unix { listener, .. } => listener.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 
 /// Takes a unix socket's file away, unless somebody else has put his own there.
-impl Drop for Bound {
+impl Drop for Made {
     fn drop(&mut self) {
-        if let Self::Unix { path, file, .. } = self
-            && std::fs::symlink_metadata(&path).is_ok_and(|found| File::of(&found) == *file)
-        {
-            let _ = std::fs::remove_file(path);
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| File::of(&found) == self.file) {
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// When a peer that is quiet is asked whether it is there, how often again, and how often in all. Asked by the
-/// kernel: nobody waits for such a peer, so no sweep would find it. `TCP_USER_TIMEOUT` would end whoever opens its
-/// window bit by bit, however much it takes in all.
-const ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+/// Sockets that somebody else has bound, and whose file is his.
+fn inherited(which: &Inherited) -> io::Result<Vec<Bound>> {
+    let sockets = super::inherited::claim(which)?.into_iter().map(|socket| {
+        socket.set_nonblocking(true)?;
+        if socket.domain()? == Domain::UNIX {
+            return Ok(Bound::Unix { listener: socket.into(), _made: None });
+        }
+        set_options(&socket, &Port::new(0))?;
+        Ok(Bound::Tcp(socket.into()))
+    });
+    sockets.collect()
+}
 
-fn tcp(port: Port) -> io::Result<std::net::TcpListener> {
+/// What encrypts an endpoint's connections, if something does.
+#[cfg(feature = "tls")]
+fn open_tls(endpoint: &Endpoint, root: &Path, store: &Store) -> Result<Option<Tls>, Error> {
+    super::tls::open(endpoint, &discreet(&endpoint.to_string()), root, store)
+}
+
+#[cfg(not(feature = "tls"))]
+fn open_tls(endpoint: &Endpoint, _: &Path, _: &Store) -> Result<Option<Tls>, Error> {
+    if !endpoint.is_encrypted() {
+        return Ok(None);
+    }
+    let (endpoint, cause) = (discreet(&endpoint.to_string()).into_owned(), not_there("feature `tls`"));
+    Err(Kind::Listen { endpoint, cause }.into())
+}
+
+fn not_there(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, format!("{what} is not there yet"))
+}
+
+/// How often a peer that is quiet is asked again whether it is there. Asked by the kernel: nobody waits for such a
+/// peer, so no sweep would find it. `TCP_USER_TIMEOUT` would end whoever opens its window bit by bit, however much it
+/// takes in all, so it is there for those alone who say it.
+const ASKED: u32 = 4;
+
+fn tcp(port: &Port) -> io::Result<std::net::TcpListener> {
     let bind = |address: IpAddr| {
         let socket =
             Socket::new(Domain::for_address((address, 0).into()), Type::STREAM, Some(Protocol::TCP))?;
-        if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-            socket.set_only_v6(port.interface.is_some())?;
+        if address.is_ipv6() {
+            socket.set_only_v6(port.is_v6only())?;
         }
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
-        // All that is accepted is born with these. Who answers in pieces must not wait for acknowledgements.
-        socket.set_tcp_nodelay(true)?;
-        let (idle, again, times) = ALIVE;
-        let alive = TcpKeepalive::new().with_time(idle).with_interval(again).with_retries(times);
-        socket.set_tcp_keepalive(&alive)?;
+        set_options(&socket, port)?;
         socket.bind(&SockAddr::from(SocketAddr::new(address, port.number)))?;
-        socket.listen(BACKLOG)?;
+        socket.listen(port.backlog.try_into().unwrap_or(BACKLOG))?;
         Ok(std::net::TcpListener::from(socket))
     };
     match port.interface {
         Some(address) => bind(address),
         None => match bind(Ipv6Addr::UNSPECIFIED.into()) {
             // A machine without IPv6.
-            Err(error) if matches!(error.raw_os_error(), Some(code) if NO_IPV6.contains(&code)) => {
+            Err(error)
+                if !port.is_v6only()
+                    && matches!(error.raw_os_error(), Some(code) if NO_IPV6.contains(&code)) =>
+            {
                 bind(Ipv4Addr::UNSPECIFIED.into())
             }
             bound => bound,
         },
     }
+}
+
+/// All that is accepted is born with these.
+fn set_options(socket: &Socket, port: &Port) -> io::Result<()> {
+    // Who answers in pieces must not wait for acknowledgements.
+    socket.set_tcp_nodelay(port.nodelay)?;
+    match port.keepalive {
+        None => socket.set_keepalive(false)?,
+        Some(idle) => {
+            let again = (idle / ASKED).max(Duration::from_secs(1));
+            let alive = TcpKeepalive::new().with_time(idle).with_interval(again).with_retries(ASKED);
+            socket.set_tcp_keepalive(&alive)?;
+        }
+    }
+    port.user_timeout.map_or(Ok(()), |limit| socket.set_tcp_user_timeout(Some(limit)))
 }
 
 /// What a machine without IPv6 says.
@@ -231,7 +368,16 @@ fn unix(path: PathBuf, mode: u32) -> io::Result<Bound> {
     // Nobody can connect before `listen`, so nobody gets in with the wrong mode.
     let file = set_mode(&path, mode)?;
     socket.listen(BACKLOG)?;
-    Ok(Bound::Unix { listener: socket.into(), path, file })
+    Ok(Bound::Unix { listener: socket.into(), _made: Some(Made { path, file }) })
+}
+
+/// A name that goes with the last of its sockets; there is no file, no mode and nothing to take away.
+fn abstract_unix(name: &str) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
+    socket.listen(BACKLOG)?;
+    Ok(Bound::Unix { listener: socket.into(), _made: None })
 }
 
 /// Sets the mode of a socket that has just been bound. Whoever else may write in its folder may have put something in
@@ -239,8 +385,6 @@ fn unix(path: PathBuf, mode: u32) -> io::Result<Bound> {
 /// is not followed, and another file of ours that was moved there is no socket, or has two names. The umask, which
 /// would need no path, is that of all threads; and `fchmod` of the socket before `bind` can only take bits away.
 fn set_mode(path: &Path, mode: u32) -> io::Result<File> {
-    use std::os::fd::AsRawFd;
-
     use rustix::fs::{CWD, Mode, OFlags, openat};
 
     let opened = openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
@@ -263,7 +407,7 @@ pub(crate) async fn accept(
     gate: Arc<Gate>,
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let said = listener.endpoint.to_string();
+    let said = discreet(&listener.endpoint.to_string()).into_owned();
     let listener = readable(listener)?;
     let mut trouble = Trouble::default();
     loop {
@@ -312,7 +456,7 @@ pub(crate) async fn accept(
 /// Something whose descriptor can be waited for. It has to keep one descriptor for its whole life,
 /// as everything does that this crate gives here.
 #[expect(deprecated, reason = "the new name for this is unsafe, to make callers promise what is said above")]
-pub(crate) fn readable<T: std::os::fd::AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+pub(crate) fn readable<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(source, tokio::io::Interest::READABLE)
 }
 
@@ -397,8 +541,6 @@ impl Trouble {
 mod tests {
     use std::{fs, os::unix::net::UnixListener};
 
-    use socket2::SockRef;
-
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -444,8 +586,8 @@ mod tests {
 
     #[test]
     fn what_is_accepted_is_born_with_the_options_of_its_listener() {
-        let port = Port { number: 0, interface: Some(Ipv4Addr::LOCALHOST.into()) };
-        let listener = tcp(port).expect("a listener");
+        let port = Port { interface: Some(Ipv4Addr::LOCALHOST.into()), ..Port::new(0) };
+        let listener = tcp(&port).expect("a listener");
         listener.set_nonblocking(false).expect("a socket");
         let client = std::net::TcpStream::connect(listener.local_addr().expect("an address"));
         let (accepted, _) = listener.accept().expect("a connection");
@@ -455,6 +597,33 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_time().expect("an option"), seconds(60));
         assert_eq!(socket.tcp_keepalive_interval().expect("an option"), seconds(15));
         assert_eq!(socket.tcp_keepalive_retries().expect("an option"), 4);
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), None);
         drop(client);
+    }
+
+    #[test]
+    fn options_of_a_port_are_those_of_its_socket() {
+        let seconds = Duration::from_secs;
+        let opened = |said: &str| {
+            let endpoint: Endpoint = format!("tcp:0:interface={said}").parse().expect("an endpoint");
+            Socket::from(tcp(endpoint.port().expect("a port")).expect("a listener"))
+        };
+        let socket = opened("127.0.0.1:nodelay=no:keepalive=2:user_timeout=1500");
+        assert!(!socket.tcp_nodelay().expect("an option"));
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), seconds(2));
+        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), seconds(1));
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(Duration::from_millis(1_500)));
+        assert!(!opened("127.0.0.1:keepalive=no").keepalive().expect("an option"));
+        assert!(opened("[::]").only_v6().expect("an option"));
+        assert!(!opened("[::]:v6only=no").only_v6().expect("an option"));
+    }
+
+    #[test]
+    fn an_abstract_name_is_taken_while_its_socket_is_there() {
+        let name = format!("combo:{}\\x", std::process::id());
+        let bound = abstract_unix(&name).expect("a socket");
+        assert_eq!(abstract_unix(&name).expect_err("it is taken").kind(), io::ErrorKind::AddrInUse);
+        drop(bound);
+        drop(abstract_unix(&name).expect("a socket"));
     }
 }

@@ -1,5 +1,5 @@
-//! The request path, a file per stage, in the order that a request passes them: [`listen`] with [`gate`], [`tls`] on
-//! `sealed`, [`http`], [`answer`] through [`guard`] and [`route`] ([`recent`] is what it still knows), the mount (see
+//! The request path, a file per stage, in the order that a request passes them: [`listen`] with [`gate`] and what is
+//! [`inherited`], [`tls`] on `sealed`, [`http`], [`answer`] through [`guard`] and [`route`] ([`recent`] is what it still knows), the mount (see
 //! `crate::mount`), [`framing`] or [`refusal`]; [`ticket`] goes with a request to the end of its answer. [`haproxy`]
 //! and [`proxies`] are what proxies say; for its calls [`grpc`], for theirs [`websocket`] and [`frames`] are there.
 //!
@@ -20,8 +20,10 @@ pub(crate) mod gate;
 pub(crate) mod grpc;
 pub(crate) mod guard;
 pub(crate) mod haproxy;
+pub(crate) mod hsts;
 pub(crate) mod http;
 pub(crate) mod http2;
+pub(crate) mod inherited;
 pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod memory;
@@ -30,6 +32,7 @@ mod outgoing;
 pub(crate) mod pace;
 pub(crate) mod proxies;
 pub(crate) mod recent;
+pub(crate) mod redirecting;
 pub(crate) mod refusal;
 pub(crate) mod route;
 #[cfg(feature = "tls")]

@@ -107,6 +107,8 @@ impl Proxies {
     pub(crate) fn missing(&self, endpoint: &Endpoint) -> Option<&'static str> {
         match endpoint.bare() {
             Endpoint::Unix { .. } => (!self.unix).then_some("unix"),
+            // It may turn out to be of either kind.
+            Endpoint::Inherited(_) if self.unix => None,
             _ => self.networks.is_empty().then_some("10.0.0.0/8"),
         }
     }

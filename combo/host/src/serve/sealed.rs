@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, IoSlice},
+    os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -10,15 +11,47 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
 use super::sweep::Progress;
 
 /// Beneath TLS.
 pub(crate) struct Sealed {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Carrier,
     pub(super) progress: Arc<Progress>,
+}
+
+/// What carries it.
+pub(crate) enum Carrier {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// The same call, whatever it is.
+macro_rules! carried {
+    ($carrier:expr, $socket:ident => $call:expr) => {
+        match $carrier {
+            Carrier::Tcp($socket) => $call,
+            Carrier::Unix($socket) => $call,
+        }
+    };
+}
+
+impl Carrier {
+    pub(super) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        carried!(self, socket => socket.take_error())
+    }
+
+    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        carried!(self, socket => socket.poll_read_ready(cx))
+    }
+}
+
+impl AsFd for Carrier {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        carried!(self, socket => socket.as_fd())
+    }
 }
 
 impl AsyncRead for Sealed {
@@ -28,7 +61,7 @@ impl AsyncRead for Sealed {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
+        let polled = carried!(&mut self.socket, socket => Pin::new(socket).poll_read(cx, buf));
         self.progress.reads_sealed(buf.filled().len() - before);
         polled
     }
@@ -36,7 +69,7 @@ impl AsyncRead for Sealed {
 
 impl AsyncWrite for Sealed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        carried!(&mut self.socket, socket => Pin::new(socket).poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -44,18 +77,18 @@ impl AsyncWrite for Sealed {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+        carried!(&mut self.socket, socket => Pin::new(socket).poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        carried!(&self.socket, socket => socket.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        carried!(&mut self.socket, socket => Pin::new(socket).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        carried!(&mut self.socket, socket => Pin::new(socket).poll_shutdown(cx))
     }
 }

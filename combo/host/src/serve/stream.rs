@@ -527,7 +527,8 @@ mod tests {
         let (desk, mut inbox) = Desk::new();
         let (socket, peer_of) = (Raw::Memory(duplex(1).0), Peer::Inet(([127, 0, 0, 1], 1).into()));
         let (scheme, tls) = (Scheme::HTTP, None);
-        let accepted = Accepted { socket, peer: peer_of, scheme, tls, proxied: false, shaking: None };
+        let accepted =
+            Accepted { socket, peer: peer_of, scheme, tls, proxied: false, redirecting: None, shaking: None };
         assert!(desk.take(accepted, Pass::default()).is_ok());
         let Ok(Message::Serve(_, counted)) = inbox.try_recv() else { panic!("it was handed over") };
         let progress = Arc::new(Progress::new(Coarse::new(), Phase::Busy));

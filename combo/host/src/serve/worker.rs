@@ -23,7 +23,7 @@ use std::{
 
 use combo_core::{BoxError, Peer};
 use futures_util::FutureExt;
-use http::uri::Scheme;
+use http::{HeaderValue, uri::Scheme};
 use slab::Slab;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -35,6 +35,7 @@ use super::{
     mounted::{Mounted, Replacement, Standing, Tally, Telling, Told, Turn},
     proxies::Proxies,
     recent::Recent,
+    redirecting::Redirecting,
     route::Routes,
     sweep::{Coarse, Progress, Verdict},
 };
@@ -49,13 +50,8 @@ const PROBE: u32 = 8;
 /// More connections than this on one worker are a crowd.
 const CROWD: usize = 256;
 
-/// What it takes to shake hands, and what is shown.
 #[cfg(feature = "tls")]
-#[derive(Clone)]
-pub(crate) struct Tls {
-    pub(crate) acceptor: tokio_rustls::TlsAcceptor,
-    pub(crate) certificate: rustls::pki_types::CertificateDer<'static>,
-}
+pub(crate) use super::tls::Tls;
 
 /// Without the feature there is no such endpoint.
 #[cfg(not(feature = "tls"))]
@@ -78,6 +74,8 @@ pub(crate) struct Accepted {
     pub(crate) tls: Option<Tls>,
     /// It begins with what a proxy says of it.
     pub(crate) proxied: bool,
+    /// Its requests are led to https.
+    pub(crate) redirecting: Option<Arc<Redirecting>>,
     /// Over TLS, until it has shaken hands.
     pub(crate) shaking: Option<Shaking>,
 }
@@ -465,6 +463,7 @@ pub(crate) struct Assignment {
     pub(crate) routes: Arc<Routes>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) access_log: bool,
+    pub(crate) hsts: Option<HeaderValue>,
 }
 
 /// A worker, as its own connections see it.
@@ -476,6 +475,8 @@ pub(crate) struct Worker {
     pub(crate) recent: Recent,
     pub(crate) gate: Arc<Gate>,
     pub(crate) access_log: bool,
+    /// What every answer over https says of the future (RFC 6797).
+    pub(crate) hsts: Option<HeaderValue>,
     pub(crate) shared: Arc<Shared>,
     /// Since when.
     pub(crate) draining: Cell<Option<Instant>>,
@@ -554,7 +555,7 @@ pub(crate) async fn run(
 
 impl Worker {
     async fn build(assignment: Assignment, shared: Arc<Shared>) -> Result<Self, Unbuilt> {
-        let Assignment { proxies, layers, builders, tellings, tallies, routes, gate, access_log } =
+        let Assignment { proxies, layers, builders, tellings, tallies, routes, gate, access_log, hsts } =
             assignment;
         let mut mounts = Vec::with_capacity(builders.len());
         for (mount, (builder, (telling, tally))) in
@@ -579,6 +580,7 @@ impl Worker {
             recent,
             gate,
             access_log,
+            hsts,
             shared,
             draining,
             swept,

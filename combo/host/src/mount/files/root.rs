@@ -32,6 +32,7 @@ use super::{
     opened::{Opened, Speed, Stamp},
     said::Layer,
 };
+use crate::local::KINDS;
 
 /// Names a file without opening it: enough to see what it is, even of a FIFO or a device.
 const NAME: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
@@ -319,25 +320,6 @@ impl Root {
 struct Local([AtomicU64; 8]);
 
 impl Local {
-    /// What `statfs` says of them (statfs(2)): ext, XFS, Btrfs, F2FS, tmpfs, ramfs, overlayfs, SquashFS, EROFS, ZFS,
-    /// Bcachefs, ISO 9660, FAT, exFAT.
-    const KINDS: [u32; 14] = [
-        0xef53,
-        0x5846_5342,
-        0x9123_683e,
-        0xf2f5_2010,
-        0x0102_1994,
-        0x8584_58f6,
-        0x794c_7630,
-        0x7371_7368,
-        0xe0f5_e1e2,
-        0x2fc1_2fc1,
-        0xca45_1a4e,
-        0x9660,
-        0x4d44,
-        0x2011_bab0,
-    ];
-
     fn device(stat: &Statx) -> u64 {
         // No device is numbered zero.
         makedev(stat.stx_dev_major, stat.stx_dev_minor)
@@ -350,7 +332,7 @@ impl Local {
 
     /// There is room for eight; who has more pays a trip to the blocking pool for each file of the others.
     fn learn(&self, file: &OwnedFd, stat: &Statx) {
-        let local = fstatfs(file).is_ok_and(|system| Self::KINDS.contains(&(system.f_type as u32)));
+        let local = fstatfs(file).is_ok_and(|system| KINDS.contains(&(system.f_type as u32)));
         if !local || self.has(stat) {
             return;
         }
