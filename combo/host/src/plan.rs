@@ -7,24 +7,24 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "acme")]
+use crate::certs::acme::Ordered;
 use crate::{
     deployment::{Deployment, Job, Kind, OnAlert},
     jobs::{ErasedTask, Keep, Program},
     mount::{Target, layer::Wrap},
     serve::{hsts::Hsts, limits::Limits, proxies::Proxies},
 };
-#[cfg(feature = "acme")]
-use crate::certs::acme::Ordered;
-#[cfg(feature = "acme")]
-use combo_core::{
-    OnDrain,
-    endpoint::{Certificates, Issuer, Tls},
-};
 use combo_core::{
     Draining, Endpoint, Overlap, Pattern, Policies, Problem, Problems, Timestamp, Trigger, User,
     endpoint::{Challenge, Port, Redirect, discreet},
     pattern::Host,
     trigger::Event,
+};
+#[cfg(feature = "acme")]
+use combo_core::{
+    OnDrain,
+    endpoint::{Certificates, Issuer, Tls},
 };
 
 /// More threads than this have never served anybody.
@@ -303,14 +303,11 @@ const LOOKED_AT: Duration = Duration::from_secs(3_600);
 
 /// A job for each folder whose certificates are ordered.
 #[cfg(feature = "acme")]
-fn ordered(
-    endpoints: &[(String, Endpoint)],
-    jobs: &mut Vec<PlannedJob>,
-    problems: &mut Vec<Problem>,
-) {
+fn ordered(endpoints: &[(String, Endpoint)], jobs: &mut Vec<PlannedJob>, problems: &mut Vec<Problem>) {
     let mut known: Vec<(&String, &PathBuf, &Issuer)> = Vec::new();
     for (said, endpoint) in endpoints {
-        let Some(Tls { certificates: Certificates::Folder(folder), issuer: Some(issuer), .. }) = endpoint.tls()
+        let Some(Tls { certificates: Certificates::Folder(folder), issuer: Some(issuer), .. }) =
+            endpoint.tls()
         else {
             continue;
         };
@@ -635,6 +632,38 @@ mod tests {
                 "endpoint `tls:c:haproxy:tcp:443` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`",
                 "endpoint `redirect:haproxy:systemd:name=a` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`",
             ],
+        );
+    }
+
+    #[test]
+    #[cfg(feature = "acme")]
+    fn a_folder_whose_certificates_are_ordered_has_a_job() {
+        let ordering = |endpoints: &[&str]| {
+            let deployment = endpoints.iter().copied().fold(Deployment::new("test"), Deployment::listen);
+            deployment.mount("/", mount::redirect("/b"))
+        };
+        let plan = ordering(&["le:certs:443", "le:certs:444", "tls:others:445"]).plan().expect("a plan");
+        let table = plan.to_string();
+        for line in [
+            "  certificates certs  every 1h from start",
+            "also when a file in it is emptied, and when a certificate is due",
+            "orders certificates at `https://acme-v02.api.letsencrypt.org/directory`, proved by tls-alpn-01",
+            "is not waited for at the stop",
+        ] {
+            assert!(table.contains(line), "no `{line}` in\n{table}");
+        }
+        assert_eq!(plan.jobs.len(), 1);
+        assert_eq!(plan.jobs[0].may_write, [PathBuf::from("certs")]);
+        check(
+            ordering(&["le:certs:443", "lets:certs:444"]),
+            &[
+                "endpoint `lets:certs:444` orders the certificates of `certs` in another way than `le:certs:443`",
+            ],
+        );
+        let nothing = |_: Tick| async { Ok::<_, BoxError>(Vec::<Change>::new()) };
+        check(
+            ordering(&["le:certs:443"]).job(Job::new("certificates certs", "every 4s", nothing)),
+            &["job `certificates certs` is said twice"],
         );
     }
 

@@ -599,7 +599,8 @@ async fn work(
     shared: Arc<str>,
     opening: &mut Opening<'_>,
     account: Option<&Account>,
-    #[cfg_attr(not(feature = "acme"), expect(unused_variables, reason = "nobody orders anything"))] store: &Store,
+    #[cfg_attr(not(feature = "acme"), expect(unused_variables, reason = "nobody orders anything"))]
+    store: &Store,
 ) -> Result<Work, Error> {
     let PlannedJob { name, may_write, work, policies, .. } = job;
     let folders =
@@ -608,14 +609,19 @@ async fn work(
         PlannedWork::Task(task) => task,
         // What it writes, no layer would catch.
         #[cfg(feature = "testing")]
-        PlannedWork::Command(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        PlannedWork::Command(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle::FOREIGN),
         // What it orders is from the real world.
         #[cfg(all(feature = "acme", feature = "testing"))]
-        PlannedWork::Certificates(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        PlannedWork::Certificates(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle::ORDERS),
         #[cfg(feature = "acme")]
         PlannedWork::Certificates(ordered) => {
             let environment = account.map(Account::environment).unwrap_or_default().to_vec();
-            Arc::new(crate::certs::acme::renewals(&opening.root, *ordered, store.challenges.clone(), environment))
+            Arc::new(crate::certs::acme::renewals(
+                &opening.root,
+                *ordered,
+                store.challenges.clone(),
+                environment,
+            ))
         }
         PlannedWork::Command(program) => Arc::new(Commanded {
             program: program.told_of(account.map(Account::environment).unwrap_or_default()),
@@ -624,7 +630,7 @@ async fn work(
             grace: policies.grace,
         }),
         #[cfg(all(feature = "tokio-cron-scheduler", feature = "testing"))]
-        PlannedWork::Hosted(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        PlannedWork::Hosted(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle::FOREIGN),
         #[cfg(feature = "tokio-cron-scheduler")]
         PlannedWork::Hosted(job) => match jobs::hosted::open(job).await {
             Ok(code) => Arc::new(code),

@@ -58,7 +58,9 @@ impl Waking {
         let told = told(&self.folder);
         if let Err(error) = &told {
             let folder = self.folder.display();
-            tracing::warn!("nothing tells of new files in `{folder}`, so they are found within the hour: {error}");
+            tracing::warn!(
+                "nothing tells of new files in `{folder}`, so they are found within the hour: {error}"
+            );
         }
         Awake(tokio::spawn(self.wait(told.ok(), poke)).abort_handle())
     }
@@ -153,7 +155,7 @@ mod tests {
         let (next, waiting) = watch::channel(None);
         let (poked, mut pokes) = mpsc::unbounded_channel();
         let waking = Waking { folder: path.clone(), wanted: wanted.clone(), next: waiting };
-        let awake = waking.wake(move || drop(poked.send(())));
+        let awake = waking.wake(move || poked.send(()).expect("somebody waits"));
         let mut poke = async || pokes.recv().await.expect("it is due");
         // At the start.
         poke().await;
@@ -163,10 +165,12 @@ mod tests {
         poke().await;
         assert!(wanted.want("a.example.com"));
         poke().await;
-        drop(next.send(Some(Timestamp::now())));
+        next.send(Some(Timestamp::now())).expect("somebody waits");
         poke().await;
-        drop(next.send(None));
-        fs::File::open(&path).and_then(|file| file.set_modified(std::time::SystemTime::now())).expect("touched");
+        next.send(None).expect("somebody waits");
+        fs::File::open(&path)
+            .and_then(|file| file.set_modified(std::time::SystemTime::now()))
+            .expect("touched");
         poke().await;
         // What is somebody else's is none.
         fs::write(path.join("b.pem"), "a certificate").expect("written");
