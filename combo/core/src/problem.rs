@@ -27,6 +27,15 @@ pub enum Problem {
         /// What was said after it.
         second: String,
     },
+    /// Two endpoints order the certificates of one folder in different ways.
+    OrderedTwice {
+        /// The folder.
+        folder: PathBuf,
+        /// What was said first.
+        first: String,
+        /// What was said after it.
+        second: String,
+    },
     /// An endpoint leads to https, and nobody says where that is.
     NoHttps {
         /// The endpoint as it was said.
@@ -134,6 +143,11 @@ impl fmt::Display for Problem {
             Self::PlaceTwice { first, second } => {
                 write!(f, "endpoint `{second}` listens where `{first}` does")
             }
+            Self::OrderedTwice { folder, first, second } => write!(
+                f,
+                "endpoint `{second}` orders the certificates of `{}` in another way than `{first}`",
+                folder.display()
+            ),
             Self::NoHttps { said } => write!(
                 f,
                 "endpoint `{said}` leads to https, and no port of an endpoint has TLS; say which port it is in `port=`"
@@ -241,6 +255,10 @@ mod tests {
             (
                 Problem::PlaceTwice { first: "tcp:80".into(), second: "redirect:tcp:80".into() },
                 "endpoint `redirect:tcp:80` listens where `tcp:80` does",
+            ),
+            (
+                Problem::OrderedTwice { folder: "c".into(), first: "le:c:443".into(), second: "lets:c:444".into() },
+                "endpoint `lets:c:444` orders the certificates of `c` in another way than `le:c:443`",
             ),
             (
                 Problem::NoHttps { said: "redirect:tcp:80".into() },

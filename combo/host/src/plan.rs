@@ -13,6 +13,13 @@ use crate::{
     mount::{Target, layer::Wrap},
     serve::{hsts::Hsts, limits::Limits, proxies::Proxies},
 };
+#[cfg(feature = "acme")]
+use crate::certs::acme::Ordered;
+#[cfg(feature = "acme")]
+use combo_core::{
+    OnDrain,
+    endpoint::{Certificates, Issuer, Tls},
+};
 use combo_core::{
     Draining, Endpoint, Overlap, Pattern, Policies, Problem, Problems, Timestamp, Trigger, User,
     endpoint::{Challenge, Port, Redirect, discreet},
@@ -67,6 +74,9 @@ pub(crate) struct PlannedJob {
 pub(crate) enum PlannedWork {
     Task(Arc<dyn ErasedTask>),
     Command(Program),
+    /// Certificates that are missing or near their end.
+    #[cfg(feature = "acme")]
+    Certificates(Box<Ordered>),
     #[cfg(feature = "tokio-cron-scheduler")]
     Hosted(tokio_cron_scheduler::Job),
 }
@@ -77,6 +87,8 @@ impl PlannedWork {
         match self {
             Self::Task(_) => None,
             Self::Command(_) => Some("a command does its own writing"),
+            #[cfg(feature = "acme")]
+            Self::Certificates(_) => Some("what it writes is what it orders"),
             #[cfg(feature = "tokio-cron-scheduler")]
             Self::Hosted(_) => Some("a tokio-cron-scheduler job does its own writing"),
         }
@@ -103,6 +115,12 @@ impl Deployment {
             }
         }
         let jobs = jobs(self.jobs, &mut problems);
+        #[cfg(feature = "acme")]
+        let jobs = {
+            let mut jobs = jobs;
+            ordered(&endpoints, &mut jobs, &mut problems);
+            jobs
+        };
         let user = self.user.and_then(|said| match said.parse() {
             Ok(user) => Some(user),
             Err(fault) => {
@@ -279,6 +297,50 @@ fn jobs(said: Vec<Job>, problems: &mut Vec<Problem>) -> Vec<PlannedJob> {
     jobs
 }
 
+/// How often the certificates of a folder are looked at, if nothing else makes it do so.
+#[cfg(feature = "acme")]
+const LOOKED_AT: Duration = Duration::from_secs(3_600);
+
+/// A job for each folder whose certificates are ordered.
+#[cfg(feature = "acme")]
+fn ordered(
+    endpoints: &[(String, Endpoint)],
+    jobs: &mut Vec<PlannedJob>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut known: Vec<(&String, &PathBuf, &Issuer)> = Vec::new();
+    for (said, endpoint) in endpoints {
+        let Some(Tls { certificates: Certificates::Folder(folder), issuer: Some(issuer), .. }) = endpoint.tls()
+        else {
+            continue;
+        };
+        match known.iter().find(|(_, other, _)| *other == folder) {
+            Some((_, _, same)) if *same == issuer => continue,
+            Some((first, _, _)) => {
+                let (first, second) = ((*first).clone(), said.clone());
+                problems.push(Problem::OrderedTwice { folder: folder.clone(), first, second });
+                continue;
+            }
+            None => known.push((said, folder, issuer)),
+        }
+        let name = Ordered::job(folder);
+        if jobs.iter().any(|job| job.name == name) {
+            problems.push(Problem::JobTwice { name: name.clone() });
+        }
+        // A file that is emptied while others are ordered is not to wait for the next hour.
+        let mut policies = Policies::default();
+        (policies.overlap, policies.on_drain) = (Some(Overlap::Queue), OnDrain::Cancel);
+        let ordered = Ordered::new(folder.clone(), issuer.clone());
+        jobs.push(PlannedJob {
+            name,
+            trigger: Trigger::FromStart(LOOKED_AT),
+            policies,
+            may_write: vec![folder.clone()],
+            work: PlannedWork::Certificates(Box::new(ordered)),
+        });
+    }
+}
+
 /// Whoever is due when another has run needs one, and not himself at last.
 fn followers(jobs: &[PlannedJob], problems: &mut Vec<Problem>) {
     let leaders: std::collections::HashMap<&str, &str> = jobs
@@ -419,6 +481,11 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
                 line(f, &format!("may write {}", folders.join(", ")))?;
             }
             PlannedWork::Command(program) => line(f, &format!("runs `{program}`"))?,
+            #[cfg(feature = "acme")]
+            PlannedWork::Certificates(ordered) => {
+                line(f, "also when a file in it is emptied, and when a certificate is due")?;
+                line(f, &format!("orders {ordered}"))?;
+            }
             #[cfg(feature = "tokio-cron-scheduler")]
             PlannedWork::Hosted(_) => line(f, "a tokio-cron-scheduler job: does its own writing")?,
         }

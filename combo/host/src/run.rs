@@ -258,6 +258,9 @@ pub(crate) struct Tasks {
     _watching: Option<Watching>,
     /// Certificates that may change.
     noticing: Option<Noticing>,
+    /// What makes certificates due.
+    #[cfg(feature = "acme")]
+    _awake: Vec<crate::certs::acme::wake::Awake>,
 }
 
 /// What every worker is made from.
@@ -317,6 +320,12 @@ impl Opened {
         };
         let endpoints = if layer.is_none() { plan.endpoints } else { Vec::new() };
         let (mut listeners, mut account, store) = (Vec::new(), None, Store::default());
+        #[cfg(feature = "acme")]
+        for job in &plan.jobs {
+            if let PlannedWork::Certificates(ordered) = &job.work {
+                store.order(root.join(&ordered.folder), ordered.wanted.clone());
+            }
+        }
         if let Some(user) = plan.user.filter(|_| layer.is_none()) {
             // A unix socket is a file: root would make it in a folder where others may write.
             let is_file = |endpoint: &Endpoint| {
@@ -351,11 +360,17 @@ impl Opened {
         let (mut jobs, mut standing) =
             (Vec::with_capacity(plan.jobs.len()), Vec::with_capacity(plan.jobs.len()));
         let (mut opening, usual) = (Opening::new(&root, layer), Arc::new(Policies::default()));
+        #[cfg(feature = "acme")]
+        let mut waking = Vec::new();
         for job in plan.jobs {
+            #[cfg(feature = "acme")]
+            if let PlannedWork::Certificates(ordered) = &job.work {
+                waking.push((standing.len(), ordered.waking(&root)));
+            }
             let terms = terms(&job, &host, &usual);
             let name = terms.name.clone();
             standing.push((terms, Past::default()));
-            match work(job, name, &mut opening, account.as_ref()).await {
+            match work(job, name, &mut opening, account.as_ref(), &store).await {
                 Ok(work) => jobs.push(Arc::new(work)),
                 Err(error) => errors.push(error),
             }
@@ -431,8 +446,27 @@ impl Opened {
         let (drain, mut told) = (plan.drain, plan.told);
         told.push(draining.clone());
         let ground = Ground { root, layer: layer.map(Path::to_owned), patterns, tallies, draining, gate };
-        let tasks =
-            Tasks { jobs, journal, on_alert: plan.on_alert, heard: None, _watching: watching, noticing };
+        #[cfg(feature = "acme")]
+        let awake = match events.filter(|_| ledgers == Ledgers::Keep) {
+            None => Vec::new(),
+            Some(events) => waking
+                .into_iter()
+                .map(|(job, waking)| {
+                    let events = events.clone();
+                    waking.wake(move || drop(events.send(Event::FileChanged { job })))
+                })
+                .collect(),
+        };
+        let tasks = Tasks {
+            jobs,
+            journal,
+            on_alert: plan.on_alert,
+            heard: None,
+            _watching: watching,
+            noticing,
+            #[cfg(feature = "acme")]
+            _awake: awake,
+        };
         let running_jobs = plan.running_jobs;
         Ok(Self { house, tasks, standing, running_jobs, names, ground, mounts, listeners, drain, told })
     }
@@ -565,6 +599,7 @@ async fn work(
     shared: Arc<str>,
     opening: &mut Opening<'_>,
     account: Option<&Account>,
+    #[cfg_attr(not(feature = "acme"), expect(unused_variables, reason = "nobody orders anything"))] store: &Store,
 ) -> Result<Work, Error> {
     let PlannedJob { name, may_write, work, policies, .. } = job;
     let folders =
@@ -574,6 +609,14 @@ async fn work(
         // What it writes, no layer would catch.
         #[cfg(feature = "testing")]
         PlannedWork::Command(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        // What it orders is from the real world.
+        #[cfg(all(feature = "acme", feature = "testing"))]
+        PlannedWork::Certificates(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        #[cfg(feature = "acme")]
+        PlannedWork::Certificates(ordered) => {
+            let environment = account.map(Account::environment).unwrap_or_default().to_vec();
+            Arc::new(crate::certs::acme::renewals(&opening.root, *ordered, store.challenges.clone(), environment))
+        }
         PlannedWork::Command(program) => Arc::new(Commanded {
             program: program.told_of(account.map(Account::environment).unwrap_or_default()),
             job: shared.clone(),

@@ -359,7 +359,7 @@ pub(crate) struct Idle;
 
 impl ErasedTask for Idle {
     fn run<'a>(&'a self, _: Tick, _: &'a Output) -> Wanted<'a> {
-        let why = "neither hosted code nor a command is run in a rig".to_owned();
+        let why = "what does its own writing or ordering is not run in a rig".to_owned();
         Box::pin(std::future::ready(Err(Outcome::Skipped { why })))
     }
 }

@@ -15,8 +15,15 @@ mod site;
 /// A client that sends any bytes.
 mod wire;
 
+/// Certificates ordered from a real authority.
+#[cfg(feature = "outside")]
+mod acme;
 /// What apps are made of, behind a prefix.
 mod apps;
+/// An authority that says when to renew, and when to come again.
+mod authority;
+/// Certificates of a folder, and handshakes with them.
+mod certs;
 /// Clients that are slow, rude or gone.
 mod clients;
 /// Jobs that are commands, block, or wait for files.

@@ -62,6 +62,7 @@ impl Seen<'_> {
             "alpn": self.context.and_then(|context| context.connection().tls.as_ref()?.alpn.clone()),
             "version": self.context.and_then(|context| context.connection().tls.as_ref()?.version.clone()),
             "certificates": self.context.and_then(|context| Some(context.connection().tls.as_ref()?.client_certificates.len())),
+            "subject": self.context.and_then(|context| context.connection().tls.as_ref()?.client_subject.clone()),
             "process": self.context.and_then(|context| context.connection().credentials?.process),
         })
     }

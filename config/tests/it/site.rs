@@ -116,14 +116,11 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn start(deployment: Deployment) -> Self {
-        Self::in_folder(deployment, |_| ())
+        Self::start_in(folder(), deployment)
     }
 
-    /// The same, with more in its folder.
-    pub(crate) fn in_folder(deployment: Deployment, fill: impl FnOnce(&Path)) -> Self {
+    pub(crate) fn start_in(folder: TempDir, deployment: Deployment) -> Self {
         let _ = log();
-        let folder = folder();
-        fill(folder.path());
         let plan = deployment.root(folder.path()).plan().expect("a right deployment");
         let runtime = runtime();
         let handle = runtime.block_on(combo::start(plan)).expect("a world that refuses nothing");

@@ -39,6 +39,9 @@ use self::{
 #[derive(Clone, Default)]
 pub(crate) struct Store {
     pub(crate) challenges: Challenges,
+    /// Which names may be ordered at a handshake, by folder.
+    #[cfg(feature = "acme")]
+    wanted: Arc<Mutex<Vec<(PathBuf, acme::wanted::Wanted)>>>,
     shelves: Arc<Mutex<Vec<Arc<Shelf>>>>,
     /// All that reads files which may change.
     noticed: Arc<Mutex<Vec<Arc<dyn Noticed>>>>,
@@ -52,6 +55,20 @@ impl Store {
     /// The folder cannot be looked into.
     pub(crate) fn folder(&self, folder: &Path) -> io::Result<Arc<Shelf>> {
         self.of(Place::Folder(folder.to_owned()), Shelf::open)
+    }
+
+    /// Has names of this folder ordered when a handshake asks for them.
+    #[cfg(feature = "acme")]
+    pub(crate) fn order(&self, folder: PathBuf, wanted: acme::wanted::Wanted) {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).push((folder, wanted));
+    }
+
+    /// Has a name ordered, if it is one of those. For the folder of a shelf.
+    #[cfg(feature = "acme")]
+    pub(crate) fn wanted(&self, place: &Place) -> Option<acme::wanted::Wanted> {
+        let Place::Folder(folder) = place else { return None };
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.iter().find(|(of, _)| of == folder).map(|(_, wanted)| wanted.clone())
     }
 
     /// The certificate of this machine, which is made if it is not there.

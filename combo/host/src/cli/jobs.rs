@@ -156,6 +156,8 @@ fn can_be_cut(job: &PlannedJob) -> bool {
     match &job.work {
         PlannedWork::Task(task) => task.can_be_cut(),
         PlannedWork::Command(_) => true,
+        #[cfg(feature = "acme")]
+        PlannedWork::Certificates(_) => true,
         #[cfg(feature = "tokio-cron-scheduler")]
         PlannedWork::Hosted(_) => false,
     }
@@ -167,6 +169,8 @@ fn does(job: &PlannedJob) -> String {
         #[cfg(feature = "tokio-cron-scheduler")]
         PlannedWork::Hosted(_) => "a tokio-cron-scheduler job; it does its own writing".to_owned(),
         PlannedWork::Command(program) => format!("runs `{program}`"),
+        #[cfg(feature = "acme")]
+        PlannedWork::Certificates(ordered) => format!("orders {ordered}"),
         PlannedWork::Task(_) if folders.is_empty() => "a task; it writes nothing".to_owned(),
         PlannedWork::Task(_) => format!("a task; it may write {}", folders.join(", ")),
     }

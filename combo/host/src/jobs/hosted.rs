@@ -124,7 +124,7 @@ const POISONED: &str = "it panicked earlier, and not in an async job's future; `
 
 impl ErasedTask for HostedCode {
     fn run<'a>(&'a self, tick: Tick, _: &'a Output) -> Wanted<'a> {
-        Box::pin(self.once(tick))
+        Box::pin(async move { self.once(tick).await.map(Into::into) })
     }
 
     fn can_be_cut(&self) -> bool {

@@ -482,7 +482,10 @@ pub(crate) struct Commanded {
 
 impl ErasedTask for Commanded {
     fn run<'a>(&'a self, tick: Tick, output: &'a Output) -> Wanted<'a> {
-        Box::pin(self.program.run(&self.job, &self.root, tick, output, self.grace))
+        Box::pin(async move {
+            let ran = self.program.run(&self.job, &self.root, tick, output, self.grace).await;
+            ran.map(Into::into)
+        })
     }
 }
 

@@ -71,8 +71,21 @@ impl Ended {
     }
 }
 
+/// What a task wants, and how its tick ends when that has been done.
+#[derive(Debug)]
+pub(crate) struct Wants {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) outcome: Outcome,
+}
+
+impl From<Vec<Change>> for Wants {
+    fn from(changes: Vec<Change>) -> Self {
+        Self { changes, outcome: Outcome::Ran }
+    }
+}
+
 /// The future of an [`ErasedTask`].
-pub(crate) type Wanted<'a> = Pin<Box<dyn Future<Output = Result<Vec<Change>, Outcome>> + Send + 'a>>;
+pub(crate) type Wanted<'a> = Pin<Box<dyn Future<Output = Result<Wants, Outcome>> + Send + 'a>>;
 
 /// A task whose type is forgotten.
 pub(crate) trait ErasedTask: Send + Sync {
@@ -98,7 +111,8 @@ pub(crate) fn erase(task: impl Task) -> Arc<dyn ErasedTask> {
         fn run<'a>(&'a self, tick: Tick, _: &'a Output) -> Wanted<'a> {
             Box::pin(async move {
                 // The error is printed and dropped in here: that is the task's code as well.
-                self.0.run(tick).await.map_err(|error| Outcome::Failed { why: chain(&*error) })
+                let wanted = self.0.run(tick).await.map(Wants::from);
+                wanted.map_err(|error| Outcome::Failed { why: chain(&*error) })
             })
         }
 
@@ -122,7 +136,7 @@ where
             let (task, span) = (self.0.clone(), Span::current());
             let called = spawn_blocking(move || {
                 let _in = span.enter();
-                task(tick).map_err(|error| Outcome::Failed { why: chain(&*error) })
+                task(tick).map(Wants::from).map_err(|error| Outcome::Failed { why: chain(&*error) })
             });
             Box::pin(async {
                 let ended = called.await;
@@ -175,8 +189,8 @@ pub(crate) async fn run(
     match wanted {
         None => end((None, Vec::new())),
         Some(Err(outcome)) => end((Some(outcome), Vec::new())),
-        Some(Ok(changes)) if changes.is_empty() => end((Some(Outcome::Ran), Vec::new())),
-        Some(Ok(changes)) => drop(spawn_blocking(move || end(apply_all(&work.folders, changes, &cut)))),
+        Some(Ok(wants)) if wants.changes.is_empty() => end((Some(wants.outcome), Vec::new())),
+        Some(Ok(wants)) => drop(spawn_blocking(move || end(apply_all(&work.folders, wants, &cut)))),
     }
 }
 
@@ -187,14 +201,14 @@ pub(crate) async fn run(
 /// How it ended instead.
 pub(crate) async fn rehearse(work: &Work, tick: Tick) -> Result<Vec<Change>, Outcome> {
     let output = Output::new();
-    Contained(Some(work.task.run(tick, &output))).await
+    Contained(Some(work.task.run(tick, &output))).await.map(|wants| wants.changes)
 }
 
 /// Applies changes in order, up to the first that cannot be made.
-fn apply_all(folders: &Folders, changes: Vec<Change>, cut: &Cancel) -> (Option<Outcome>, Vec<String>) {
+fn apply_all(folders: &Folders, wants: Wants, cut: &Cancel) -> (Option<Outcome>, Vec<String>) {
     let applying = || {
-        let (mut outcome, mut described, mut more) = (Some(Outcome::Ran), Vec::new(), 0_usize);
-        for change in changes {
+        let (mut outcome, mut described, mut more) = (Some(wants.outcome), Vec::new(), 0_usize);
+        for change in wants.changes {
             if cut.is_cancelled() {
                 outcome = None;
                 break;
@@ -225,7 +239,7 @@ fn apply_all(folders: &Folders, changes: Vec<Change>, cut: &Cancel) -> (Option<O
 struct Contained<'a>(Option<Wanted<'a>>);
 
 impl Future for Contained<'_> {
-    type Output = Result<Vec<Change>, Outcome>;
+    type Output = Result<Wants, Outcome>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(wanted) = &mut self.0 else { return Poll::Pending };
@@ -713,7 +727,7 @@ mod tests {
         }
 
         let waker = Waker::from(Arc::new(Nobody));
-        let mut contained = Contained(Some(Box::pin(async { Ok(Vec::new()) })));
+        let mut contained = Contained(Some(Box::pin(async { Ok(Vec::new().into()) })));
         let mut poll = || Pin::new(&mut contained).poll(&mut Context::from_waker(&waker)).is_ready();
         assert_eq!([poll(), poll()], [true, false]);
     }

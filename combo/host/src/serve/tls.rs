@@ -33,6 +33,8 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
+#[cfg(feature = "acme")]
+use crate::certs::acme::wanted::Wanted;
 use crate::{
     certs::{
         Store,
@@ -63,6 +65,9 @@ struct Server {
     /// Whether the default is for hosts that there is nothing for.
     otherwise: bool,
     challenges: Challenges,
+    /// The names that are ordered when somebody asks for them.
+    #[cfg(feature = "acme")]
+    wanted: Option<Wanted>,
     usual: ArcSwap<ServerConfig>,
     challenged: Arc<ServerConfig>,
     clients: Option<Clients>,
@@ -100,7 +105,7 @@ pub(crate) fn open(
         let authority = root.join(authority);
         Clients { authority, optional }
     });
-    let tls = Tls::new(shown, shelf, unknown == Unknown::Default, store.challenges.clone(), clients)?;
+    let tls = Tls::new(shown, shelf, unknown == Unknown::Default, store, clients)?;
     store.keep(tls.0.clone());
     Ok(Some(tls))
 }
@@ -180,9 +185,12 @@ impl Tls {
         endpoint: &str,
         shelf: Arc<Shelf>,
         otherwise: bool,
-        challenges: Challenges,
+        store: &Store,
         clients: Option<Clients>,
     ) -> Result<Self, Error> {
+        let challenges = store.challenges.clone();
+        #[cfg(feature = "acme")]
+        let wanted = store.wanted(&shelf.place);
         let cannot = |cause: BoxError| Kind::Tls { endpoint: endpoint.to_owned(), cause };
         let certificates = Arc::new(Shown { shelf: shelf.clone(), otherwise });
         let (verifier, seen) = match &clients {
@@ -208,6 +216,8 @@ impl Tls {
             shelf,
             otherwise,
             challenges,
+            #[cfg(feature = "acme")]
+            wanted,
             usual,
             challenged,
             clients,
@@ -230,6 +240,14 @@ impl Tls {
             // What there was to be seen was in the handshake (RFC 8737, section 3).
             let _ = stream.shutdown().await;
             return Err(io::Error::other("it was shown a challenge"));
+        }
+        // Whoever comes after the order has what is ordered now.
+        #[cfg(feature = "acme")]
+        if let (Some(wanted), Some(name)) = (&self.0.wanted, hello.server_name())
+            && !shelf.has(Some(name), false)
+            && wanted.want(name)
+        {
+            tracing::info!(name, "a certificate is ordered because it was asked for");
         }
         if !shelf.has(hello.server_name(), *otherwise) {
             let name = hello.server_name().map_or_else(|| "no name".to_owned(), |name| format!("`{name}`"));

@@ -1,0 +1,129 @@
+//! a folder, what is remembered of it -> the files that may be ours to order. Reads; writes nothing.
+#![expect(clippy::disallowed_methods, reason = "certificates are files")]
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::Path,
+};
+
+use combo_core::Timestamp;
+
+use super::{
+    asked::{NAMES, PEM, asked},
+    leaf::Leaf,
+    renewal::{Content, Memory},
+};
+
+/// A file with no more bytes than this may have nothing in it but the end of a line.
+pub(super) const BLANK: u64 = 4;
+
+/// A list of names is not longer.
+const LONGEST: u64 = 1 << 16;
+
+/// A file that is empty, or that we once ordered.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// `a.example.com.pem`.
+    pub(super) file: String,
+    pub(super) content: Content,
+    pub(super) leaf: Option<Leaf>,
+    /// When it, or the list of its names, was last written or touched.
+    pub(super) touched: Timestamp,
+    /// What it is to be ordered for, or why it cannot be.
+    pub(super) names: Result<Vec<String>, String>,
+}
+
+/// Looks into a folder. What somebody else put there, and is not remembered, is not even opened.
+pub(super) fn look(folder: &Path, memory: &Memory) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let Some(file) = entry.file_name().into_string().ok() else { continue };
+        let Some(stem) = file.strip_suffix(PEM).filter(|stem| !stem.is_empty() && !stem.starts_with('.')) else {
+            continue;
+        };
+        // A link is how somebody else's certificate comes here.
+        let Ok(kind) = entry.metadata() else { continue };
+        if !kind.is_file() || (kind.len() > BLANK && !memory.files.contains_key(&file)) {
+            continue;
+        }
+        let pem = match fs::read(entry.path()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            pem => pem?,
+        };
+        let (content, leaf) = if pem.trim_ascii().is_empty() {
+            (Content::Nothing, None)
+        } else if let Ok(leaf) = Leaf::read(&pem) {
+            (Content::Certificate { id: leaf.id.clone(), life: leaf.life }, Some(leaf))
+        } else {
+            continue;
+        };
+        let list = list(&folder.join(format!("{stem}{NAMES}")))?;
+        let touched = kind.modified().ok().and_then(|at| Timestamp::try_from(at).ok()).unwrap_or(Timestamp::MIN);
+        let listed = list.as_ref().map_or(Timestamp::MIN, |(at, _)| *at);
+        let names = asked(stem, list.as_ref().map(|(_, text)| &**text));
+        found.push(Found { content, leaf, touched: touched.max(listed), names, file });
+    }
+    found.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(found)
+}
+
+/// When a list of names was written, and what is in it.
+fn list(path: &Path) -> io::Result<Option<(Timestamp, String)>> {
+    let text = match fs::metadata(path) {
+        Ok(found) if found.len() > LONGEST => return Err(ErrorKind::FileTooLarge.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        found => found.and_then(|found| Ok((found.modified()?, fs::read_to_string(path)?)))?,
+    };
+    Ok(Some((Timestamp::try_from(text.0).unwrap_or(Timestamp::MIN), text.1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::acme::renewal::Record;
+
+    #[test]
+    fn only_what_is_empty_or_remembered_is_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
+        let made = rcgen::generate_simple_self_signed(vec!["c.example.com".to_owned()]).expect("a certificate");
+        let pem = format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem());
+        write("a.example.com.pem", "");
+        write("b.example.com.pem", "\n");
+        write("b.example.com.names", "x.example.com\ny.example.com\n");
+        write("c.example.com.pem", &pem);
+        write("d.example.com.pem", &pem);
+        write("e.example.com.pem", "what is this");
+        write("f.example.com.txt", "");
+        write(".g.example.com.pem", "");
+        write("_.example.com.pem", "");
+        write("DEFAULT.pem", "");
+        fs::create_dir(folder.path().join("h.example.com.pem")).expect("a folder");
+        std::os::unix::fs::symlink("a.example.com.pem", folder.path().join("i.example.com.pem")).expect("a link");
+        let mut memory = Memory::default();
+        for known in ["c.example.com.pem", "e.example.com.pem", "gone.example.com.pem"] {
+            drop(memory.files.insert(known.into(), Record::default()));
+        }
+        let found = look(folder.path(), &memory).expect("a folder");
+        let said: Vec<_> = found
+            .iter()
+            .map(|found| {
+                let names = found.names.as_ref().map_or_else(String::clone, |names| names.join(" "));
+                (&*found.file, found.content == Content::Nothing, names)
+            })
+            .collect();
+        let no = "`DEFAULT.pem` is no name of a host; say the names in `DEFAULT.names`";
+        assert_eq!(
+            said,
+            [
+                ("DEFAULT.pem", true, no.into()),
+                ("_.example.com.pem", true, "*.example.com".into()),
+                ("a.example.com.pem", true, "a.example.com".into()),
+                ("b.example.com.pem", true, "x.example.com y.example.com".into()),
+                ("c.example.com.pem", false, "c.example.com".into()),
+            ]
+        );
+    }
+}

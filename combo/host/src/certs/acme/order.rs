@@ -1,0 +1,285 @@
+//! an account, names -> key and certificate chain (RFC 8555, section 7.4).
+//!
+//! Each name is proved by the challenge that was said; what was begun for that is taken back at the end, however
+//! that is. The key is made here, for this order alone (ECDSA, P-256), and the chain is checked against it.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
+
+use combo_core::{BoxError, Cancel, endpoint::Challenge};
+use instant_acme::{
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, KeyAuthorization, NewOrder,
+    Order, OrderStatus, RetryPolicy,
+};
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::{
+    client::verify_server_name,
+    crypto::aws_lc_rs::{self, sign::any_supported_type},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject},
+    server::ParsedCertificate,
+    sign::CertifiedKey,
+};
+
+use super::{
+    failure::{Failure, TRIES, is_of_the_nonce, nonced},
+    client::in_words,
+    hook::Hook,
+    leaf::Leaf,
+};
+use crate::certs::challenges::{Challenges, Pending};
+
+/// How long all of it may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long the authority may take to look for what proves a name, and to sign.
+const POLLING: RetryPolicy = RetryPolicy::new()
+    .initial_delay(Duration::from_millis(200))
+    .backoff(1.5)
+    .timeout(Duration::from_secs(180));
+
+/// What is ordered, and how it is proved whose the names are.
+pub(super) struct Wish<'a> {
+    pub(super) names: &'a [String],
+    pub(super) challenge: Challenge,
+    pub(super) challenges: &'a Challenges,
+    /// There if the challenge is dns-01.
+    pub(super) hook: Option<&'a Hook>,
+    /// The certificate that this is instead of (RFC 9773, section 5).
+    pub(super) replaces: Option<CertificateIdentifier<'static>>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Issued {
+    /// Key, certificate and chain.
+    pub(super) pem: String,
+    pub(super) leaf: Leaf,
+}
+
+/// What answers a challenge.
+enum Proof {
+    Kept { _pending: Pending },
+    Record { name: String, value: String },
+}
+
+/// Orders a certificate.
+///
+/// # Errors
+///
+/// Why there is none.
+pub(super) async fn order(account: &Account, wish: &Wish<'_>, cancel: &Cancel) -> Result<Issued, Failure> {
+    let mut proofs = Vec::new();
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(PATIENCE, ordered(account, wish, &mut proofs)) => ended
+            .unwrap_or_else(|_| Err(Failure::ours(format!("it did not end within {PATIENCE:?}")))),
+        () = cancel.cancelled() => Err(Failure::ours("it was told to end")),
+    };
+    for proof in proofs {
+        if let (Proof::Record { name, value }, Some(hook)) = (proof, wish.hook)
+            && let Err(why) = hook.unset(&name, &value).await
+        {
+            tracing::warn!("{why}");
+        }
+    }
+    ended
+}
+
+async fn ordered(account: &Account, wish: &Wish<'_>, proofs: &mut Vec<Proof>) -> Result<Issued, Failure> {
+    let mut order = begin(account, wish).await?;
+    prove(&mut order, wish, proofs).await?;
+    let refused = |error| Failure::of(error, "the names were not proved");
+    match nonced!(order.poll_ready(&POLLING)) {
+        Ok(OrderStatus::Ready) => {}
+        Ok(_) => return Err(Failure::ours(explain(&mut order, "the names were not proved").await)),
+        Err(error) => {
+            let mut failure = refused(error);
+            failure.why = explain(&mut order, &failure.why).await;
+            return Err(failure);
+        }
+    }
+    let (key, request) = request(wish.names).map_err(|error| Failure::ours(format!("no key was made: {error}")))?;
+    let refused = |error| Failure::of(error, "the certificate was not signed");
+    nonced!(order.finalize_csr(&request)).map_err(refused)?;
+    let chain = nonced!(order.poll_certificate(&POLLING)).map_err(refused)?;
+    let pem = key + &chain;
+    let leaf = checked(&pem, wish.names)
+        .map_err(|error| Failure::ours(format!("the certificate that was signed is of no use: {error}")))?;
+    Ok(Issued { pem, leaf })
+}
+
+/// Places the order, instead of a certificate if it is, unless the authority does not take that.
+async fn begin(account: &Account, wish: &Wish<'_>) -> Result<Order, Failure> {
+    let names: Vec<_> = wish.names.iter().cloned().map(Identifier::Dns).collect();
+    let refused = |error| Failure::of(error, "the order was not taken");
+    if let Some(replaces) = &wish.replaces {
+        match nonced!(account.new_order(&NewOrder::new(&names).replaces(replaces.clone()))) {
+            Ok(order) => return Ok(order),
+            Err(error) => {
+                let failure = refused(error);
+                if failure.stranger || failure.held(combo_core::Timestamp::UNIX_EPOCH).limited {
+                    return Err(failure);
+                }
+                tracing::debug!("an order is not taken as one that replaces another: {}", failure.why);
+            }
+        }
+    }
+    nonced!(account.new_order(&NewOrder::new(&names))).map_err(refused)
+}
+
+/// Begins a challenge for each name that is not proved yet, and says so.
+async fn prove(order: &mut Order, wish: &Wish<'_>, proofs: &mut Vec<Proof>) -> Result<(), Failure> {
+    let kind = match wish.challenge {
+        Challenge::Http01 => ChallengeType::Http01,
+        Challenge::Dns01 => ChallengeType::Dns01,
+        _ => ChallengeType::TlsAlpn01,
+    };
+    let (mut begun, mut tries) = (HashSet::new(), TRIES);
+    'again: loop {
+        let mut authorizations = order.authorizations();
+        while let Some(next) = authorizations.next().await {
+            let mut authorization = match next {
+                Ok(authorization) => authorization,
+                Err(error) if tries > 0 && is_of_the_nonce(&error) => {
+                    tries -= 1;
+                    continue 'again;
+                }
+                Err(error) => return Err(Failure::of(error, "it does not say what proves the names")),
+            };
+            let (name, url) = (authorization.identifier().to_string(), authorization.url().to_owned());
+            match authorization.status {
+                AuthorizationStatus::Valid => continue,
+                AuthorizationStatus::Pending if begun.contains(&url) => continue,
+                AuthorizationStatus::Pending => {}
+                _ => return Err(Failure::ours(format!("`{name}` cannot be proved any more in this order"))),
+            }
+            let Some(mut challenge) = authorization.challenge(kind.clone()) else {
+                let wanted = wish.challenge.name();
+                return Err(Failure::ours(format!("the authority takes no `{wanted}` for `{name}`")));
+            };
+            let proof = proof(&name, &challenge.token, &challenge.key_authorization(), wish).await;
+            proofs.push(proof.map_err(Failure::ours)?);
+            let _ = begun.insert(url);
+            nonced!(challenge.set_ready())
+                .map_err(|error| Failure::of(error, &format!("`{name}` was not proved")))?;
+        }
+        return Ok(());
+    }
+}
+
+/// Has a challenge answered from now on.
+async fn proof(name: &str, token: &str, authorization: &KeyAuthorization, wish: &Wish<'_>) -> Result<Proof, String> {
+    match wish.challenge {
+        Challenge::Http01 => {
+            let _pending = wish.challenges.begin_http(token, authorization.as_str().to_owned());
+            Ok(Proof::Kept { _pending })
+        }
+        Challenge::Dns01 => {
+            let hook = wish.hook.ok_or("there is no hook that changes the DNS")?;
+            let name = format!("_acme-challenge.{}", name.trim_start_matches("*."));
+            let value = authorization.dns_value();
+            hook.set(&name, &value).await?;
+            Ok(Proof::Record { name, value })
+        }
+        _ => {
+            let shown = shown(name, authorization.digest().as_ref());
+            let shown = shown.map_err(|error| format!("no certificate was made that proves `{name}`: {error}"))?;
+            Ok(Proof::Kept { _pending: wish.challenges.begin_tls_alpn(name, Arc::new(shown)) })
+        }
+    }
+}
+
+/// The certificate that proves a name by a handshake (RFC 8737, section 3).
+fn shown(name: &str, digest: &[u8]) -> Result<CertifiedKey, BoxError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::new([name.to_owned()])?;
+    params.custom_extensions.push(CustomExtension::new_acme_identifier(digest));
+    let certificate = params.self_signed(&key)?.der().clone();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    // Whether they belong together cannot be asked: what is critical in it is known to nobody else.
+    Ok(CertifiedKey::new(vec![certificate], any_supported_type(&key)?))
+}
+
+/// A new key, and the request to sign a certificate for it.
+fn request(names: &[String]) -> Result<(String, Vec<u8>), rcgen::Error> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = DistinguishedName::new();
+    Ok((key.serialize_pem(), params.serialize_request(&key)?.der().to_vec()))
+}
+
+/// What was signed, if the key is the certificate's and it is for all these names.
+fn checked(pem: &str, names: &[String]) -> Result<Leaf, BoxError> {
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes())?;
+    let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let leaf = Leaf::read(pem.as_bytes())?;
+    drop(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?);
+    let parsed = ParsedCertificate::try_from(&leaf.certificate)?;
+    for name in names {
+        // What stands for any label is held against one.
+        let host = name.strip_prefix("*.").map_or_else(|| name.clone(), |below| format!("a.{below}"));
+        verify_server_name(&parsed, &ServerName::try_from(host)?)
+            .map_err(|_| format!("it is not for `{name}`"))?;
+    }
+    Ok(leaf)
+}
+
+/// Why names were not proved, each as the authority says it; or else what is known anyway.
+async fn explain(order: &mut Order, otherwise: &str) -> String {
+    let mut why = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(mut authorization)) = authorizations.next().await {
+        drop(nonced!(authorization.refresh()).map(drop));
+        let name = authorization.identifier().to_string();
+        let errors = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+        why.extend(errors.map(|problem| format!("`{name}` was not proved: {}", in_words(problem))));
+    }
+    if why.is_empty() { otherwise.to_owned() } else { why.join("; ") }
+}
+
+/// That it can be run where threads take turns.
+fn _is_send(account: &Account, wish: &Wish<'_>, cancel: &Cancel) -> impl Future + Send {
+    order(account, wish, cancel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_certificate_of_a_challenge_has_the_digest_and_the_name() {
+        let digest = [7; 32];
+        let shown = shown("a.example.com", &digest).expect("a certificate");
+        // To others it is no certificate.
+        assert!(ParsedCertificate::try_from(&shown.cert[0]).is_err());
+        assert!(shown.cert[0].windows(32).any(|window| window == digest));
+        assert!(shown.cert[0].windows(13).any(|window| window == b"a.example.com"));
+    }
+
+    #[test]
+    fn what_was_signed_is_for_all_names_and_for_the_key() {
+        let made = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            rcgen::generate_simple_self_signed(names).expect("a certificate")
+        };
+        let one = made(&["a.example.com", "*.example.org"]);
+        let pem = one.signing_key.serialize_pem() + &one.cert.pem();
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(checked(&pem, &names(&["a.example.com", "*.example.org"])).is_ok());
+        let why = checked(&pem, &names(&["a.example.com", "b.example.com"])).expect_err("one is missing");
+        assert_eq!(why.to_string(), "it is not for `b.example.com`");
+        let other = made(&["a.example.com"]).signing_key.serialize_pem() + &one.cert.pem();
+        assert!(checked(&other, &names(&["a.example.com"])).is_err());
+    }
+
+    #[test]
+    fn a_key_is_made_for_each_request() {
+        let names = ["*.example.com".to_owned(), "example.com".to_owned()];
+        let [(one, csr), (other, _)] = [(); 2].map(|()| request(&names).expect("a request"));
+        assert!(one != other && one.starts_with("-----BEGIN PRIVATE KEY-----"));
+        assert!(csr.windows(13).any(|window| window == b"*.example.com"));
+    }
+}
