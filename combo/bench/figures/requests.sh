@@ -25,9 +25,7 @@ figure_http2() {
 figure_tls() {
     local scheme=https
     say 'tls: mounted beside alone'
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
-        -addext subjectAltName=IP:127.0.0.1 -keyout "$work/key.pem" -out "$work/certificate.pem" 2>>"$work/output" ||
-        die "no certificate: $(tail -n 3 "$work/output")"
+    make_certificate
     mounted_beside_alone /hello/world 'request over TLS' HELLO_BARS
 }
 
@@ -81,17 +79,28 @@ figure_nginx() {
     stop "$combo" "$nginx" "${alone_pid[@]}"
 }
 
-# Starts nginx in front of the apps that are alone and sets `$pid` and `$port`.
+# Starts nginx in front of the apps that are alone, with TLS if that is the scheme, and sets `$pid` and `$port`.
 nginx_before_alone() {
-    local framework
+    local framework folder
     free_port
-    mkdir "$work/nginx"
-    nginx_conf >"$work/nginx/nginx.conf"
-    start nginx -p "$work/nginx" -c "$work/nginx/nginx.conf" -e "$work/nginx/error.log"
+    folder=$work/nginx-$port
+    mkdir "$folder"
+    nginx_conf >"$folder/nginx.conf"
+    start nginx -p "$folder" -c "$folder/nginx.conf" -e "$folder/error.log"
     for framework in "${FRAMEWORKS[@]}"; do
-        answers "$pid" "http://127.0.0.1:$port/$framework/hello/world" "$GREETING"
-        answers "$pid" "http://127.0.0.1:$port/$framework/json" "\"$framework\""
+        answers "$pid" "$scheme://127.0.0.1:$port/$framework/hello/world" "$GREETING"
+        answers "$pid" "$scheme://127.0.0.1:$port/$framework/json" "\"$framework\""
     done
+}
+
+# What it listens on, and what it shows there.
+nginx_address() {
+    if [ "$scheme" = https ]; then echo "127.0.0.1:$port ssl"; else echo "127.0.0.1:$port"; fi
+}
+nginx_certificate() {
+    [ "$scheme" = https ] || return 0
+    echo "ssl_certificate $work/certificate.pem; ssl_certificate_key $work/key.pem;"
+    echo 'ssl_protocols TLSv1.2 TLSv1.3; ssl_ecdh_curve X25519; ssl_session_tickets on;'
 }
 
 # As a careful operator has it: connections to the apps are kept and nothing is logged. Connections
@@ -117,7 +126,7 @@ END
     }
 END
     done
-    echo "  server { listen 127.0.0.1:$port;"
+    echo "  server { listen $(nginx_address); $(nginx_certificate)"
     for framework in "${FRAMEWORKS[@]}"; do
         cat <<END
         location /$framework/ {

@@ -662,6 +662,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_clear_text_can_all_be_led_to_https() {
+        let small = || Deployment::new("test").redirect_to_https();
+        let with = |said: &[&str]| said.iter().fold(small(), |deployment, said| deployment.listen(said));
+        let plan =
+            with(&["80", "haproxy:tcp6:81", "systemd:name=web", "unix:a", "redirect:port=1:82", "tls:c:443"]);
+        let plan = plan.trusted_proxies(["10.0.0.0/8"]).hsts(Duration::from_secs(60)).plan().expect("a plan");
+        let table = plan.to_string();
+        assert!(
+            table.contains(
+                "\n\nlistens on
+  redirect:tcp:80, every interface
+  redirect:haproxy:tcp:81:interface=[::]
+  redirect:systemd:name=web
+  unix:a
+  redirect:port=1:tcp:82, every interface
+  tls:c:tcp:443, every interface
+  over https, tells browsers to use nothing else: max-age=60\n\n"
+            ),
+            "{table}"
+        );
+        check(
+            with(&["80"]).hsts(Hsts::new(Duration::from_secs(60)).preload()),
+            &[
+                "endpoint `80` leads to https, and no port of an endpoint has TLS; say which port it is in `port=`",
+                "hsts cannot be `max-age=60; preload`: it must be for subdomains and a year or longer, to be preloaded",
+            ],
+        );
+    }
+
+    #[test]
     fn who_orders_over_http_is_answered() {
         let ordering = || Deployment::new("test").listen("le:c:challenge=http-01:eab=me,c2VjcmV0:443");
         check(

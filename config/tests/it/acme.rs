@@ -295,6 +295,24 @@ fn an_empty_file_is_all_that_it_takes() {
 }
 
 #[test]
+fn names_are_proved_over_http_where_that_leads_to_https() {
+    let authority = Authority::start(&Ways::default());
+    authority.touch(&["a.example.com.pem", "b.example.com.pem"]);
+    let redirect = format!("redirect:tcp:{}:interface=127.0.0.1", authority.http);
+    let site = authority.site_with("challenge=http-01:", |deployment| deployment.listen(redirect));
+    for name in ["a.example.com", "b.example.com"] {
+        let _ = authority.issued(&format!("{name}.pem"));
+        authority.is_served(name);
+    }
+    assert!(!authority.pebble.log.with(&["/.well-known/acme-challenge/"]).is_empty());
+    // What nobody asks for any more is no answer.
+    let url = format!("http://127.0.0.1:{}/.well-known/acme-challenge/a", authority.http);
+    let said = curl(&["--output", "/dev/null", "--write-out", "%{http_code}", &url]);
+    assert_ne!(said.out, "200");
+    drop(site);
+}
+
+#[test]
 fn one_certificate_has_several_names() {
     let authority = Authority::start(&Ways::default());
     let site = authority.site("");

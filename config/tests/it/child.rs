@@ -39,7 +39,18 @@ pub(crate) struct Said {
 /// A command without what the outside might have set for it.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    for name in ["COMBO_LISTEN", "COMBO_ROOT", "COMBO_USER", "COMBO_WORKERS", "COMBO_LOG", "RUST_LOG"] {
+    for name in [
+        "COMBO_LISTEN",
+        "COMBO_ROOT",
+        "COMBO_USER",
+        "COMBO_WORKERS",
+        "COMBO_LOG",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "NOTIFY_SOCKET",
+        "RUST_LOG",
+        "WATCHDOG_USEC",
+    ] {
         let _ = command.env_remove(name);
     }
     let _ = command.stdin(Stdio::null());

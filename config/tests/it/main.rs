@@ -40,6 +40,13 @@ mod drain;
 mod grpc;
 /// What no app may see.
 mod guard;
+/// A real HAProxy in front.
+#[cfg(feature = "outside")]
+mod haproxy;
+/// What leads to https, and what is said there.
+mod https;
+/// Sockets that the process is started with.
+mod inherited;
 /// Jobs and the files that they write.
 mod jobs;
 /// A process that is killed with -9.
@@ -50,6 +57,8 @@ mod ledger;
 mod limits;
 /// Apps that misbehave.
 mod misbehaving;
+/// What the service manager is told.
+mod notify;
 /// What is said of a mount.
 mod options;
 /// Programs from outside.

@@ -68,6 +68,44 @@ fn curl_gets_every_version_of_http_over_every_kind_of_endpoint() {
     assert!(page.out.starts_with("HTTP/1.1 200 OK\r\n") && page.out.ends_with("welcome\n"), "{page:?}");
 }
 
+#[test]
+fn curl_is_led_to_https() {
+    let redirect = format!("redirect:{ANY_PORT}");
+    let child = Child::with(&["--listen", &redirect, "--listen", ANY_TLS_PORT], |_| ());
+    let cert = child.path("cert.pem");
+    let _ = child.log.wait_for(2, &["frankenstein serves"]);
+    let [http, https] = &child.addresses()[..] else { panic!("two addresses") };
+    for framework in FRAMEWORKS {
+        for version in ["--http1.1", "--http2"] {
+            let target = format!("/{framework}/where?a=b");
+            let words = [
+                version,
+                "--location",
+                "--cacert",
+                cert.to_str().unwrap(),
+                "--write-out",
+                "\n%{num_redirects} %{url_effective}",
+                &format!("{http}{target}"),
+            ];
+            let said = curl(&words);
+            let (body, line) = said.out.rsplit_once('\n').unwrap_or_else(|| panic!("{said:?}"));
+            assert_eq!(line, format!("1 {https}{target}"), "{said:?}");
+            let seen: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!((&seen["framework"], &seen["scheme"]), (&framework.into(), &"https".into()));
+        }
+        // A body is sent again.
+        let words = [
+            "--location",
+            "--cacert",
+            cert.to_str().unwrap(),
+            "--data",
+            "all",
+            &format!("{http}/{framework}/echo"),
+        ];
+        assert_eq!(curl(&words).out, "all", "{framework}");
+    }
+}
+
 /// An authority, and key and certificate of a client that it knows: files of a folder.
 fn authority(folder: &Path, name: &str) -> [String; 3] {
     let mut params = CertificateParams::new(vec![]).unwrap();

@@ -86,6 +86,13 @@ pub(crate) fn folder() -> TempDir {
     folder
 }
 
+/// A port of the loopback interface that nobody has just now, for programs that have to be told one.
+#[cfg(feature = "outside")]
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
 /// A host runtime.
 pub(crate) fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
@@ -110,6 +117,13 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn start(deployment: Deployment) -> Self {
         Self::start_in(folder(), deployment)
+    }
+
+    /// The same, with more in its folder.
+    pub(crate) fn in_folder(deployment: Deployment, fill: impl FnOnce(&Path)) -> Self {
+        let folder = folder();
+        fill(folder.path());
+        Self::start_in(folder, deployment)
     }
 
     pub(crate) fn start_in(folder: TempDir, deployment: Deployment) -> Self {

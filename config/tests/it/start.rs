@@ -84,7 +84,7 @@ fn every_problem_is_a_line() {
         );
         assert_eq!((ended.code, &*ended.out), (Some(2), ""), "{ended:?}");
         let expected = [
-            "error: cannot understand endpoint `pigeon:1`: `pigeon` is none of tcp, unix, ssl, haproxy",
+            "error: cannot understand endpoint `pigeon:1`: `pigeon` is none of tcp, tcp6, unix, systemd, fd, ssl, tls, le, lets, acme, haproxy, redirect",
             "error: cannot understand endpoint `tcp:http`: `http` is not a port (0 to 65535; an address goes behind it, as `interface=127.0.0.1`)",
             "error: cannot understand endpoint `unix:`: it has no path",
             "error: workers cannot be `0`: it must be 1 to 1024",

@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    os::unix::net::UnixStream,
+    os::{linux::net::SocketAddrExt, unix::net::UnixStream},
     path::Path,
     sync::Arc,
     time::Instant,
@@ -88,6 +88,12 @@ impl Wire {
 
     pub(crate) fn unix(path: &Path) -> Self {
         Self::new(Io::Unix(UnixStream::connect(path).expect("a connection")))
+    }
+
+    /// A unix socket that is no file.
+    pub(crate) fn abstract_unix(name: &str) -> Self {
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(name).expect("a name");
+        Self::new(Io::Unix(UnixStream::connect_addr(&address).expect("a connection")))
     }
 
     pub(crate) fn tls(address: SocketAddr, alpn: Alpn) -> Self {

@@ -668,6 +668,21 @@ mod tests {
         check(program, Err(&why), &[]).await;
     }
 
+    #[test]
+    fn it_is_not_told_what_this_process_alone_is() {
+        let program = Program::new("env").env("NOTIFY_SOCKET", "mine");
+        let tick = Tick::at("1970-01-01T00:00:04Z".parse().expect("an instant"));
+        let order = program.order("clock", Path::new("."), &tick);
+        let last = |name| {
+            let said = order.environment.iter().rev().find(|(known, _)| known == name);
+            said.map(|(_, value)| value.clone())
+        };
+        for name in VARIABLES {
+            let mine = (name == "NOTIFY_SOCKET").then(|| "mine".into());
+            assert_eq!(last(name), Some(mine), "{name}");
+        }
+    }
+
     #[tokio::test]
     async fn it_knows_what_it_is_run_for() {
         let told = sh("echo $COMBO_JOB $COMBO_DUE $COMBO_ATTEMPT $COMBO_MISSED");

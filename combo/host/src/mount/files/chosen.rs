@@ -3,60 +3,31 @@
 
 use std::{
     io,
-    sync::{
-        Arc, Mutex, TryLockError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, TryLockError, atomic::Ordering::Relaxed},
     time::SystemTime,
 };
 
 use bytes::Bytes;
-use http::HeaderValue;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     accept::{Coding, Codings},
     caching::Rules,
-    coded::{SMALLEST, coded},
+    coded::coded,
     dates,
     embedded::Asset,
+    loaded::{Loaded, Spot},
     media,
     memory::{Kept, Memory},
-    opened::{InUse, Opened, Speed, Stamp},
+    opened::{InUse, Speed, Stamp},
+    representation::{Chosen, Facts},
     root::{Found, InBinary, Root},
 };
 
 /// Up to so many bytes are read on a worker if the kernel has them: that takes less than a trip to the pool.
-const AT_ONCE: u64 = 256 << 10;
+pub(super) const AT_ONCE: u64 = 256 << 10;
 
 /// How often a file that changes while it is read is read again.
-const TRIES: usize = 3;
-
-/// What there is to send, and what is said of it.
-#[derive(Debug)]
-pub(super) struct Chosen {
-    pub(super) contents: Contents,
-    pub(super) len: u64,
-    /// `Content-Length` of all of it.
-    pub(super) length: HeaderValue,
-    pub(super) tag: Option<HeaderValue>,
-    pub(super) modified: Option<SystemTime>,
-    /// The same as it is sent.
-    pub(super) dated: Option<HeaderValue>,
-    pub(super) media: HeaderValue,
-    pub(super) coding: Option<Coding>,
-    /// Whether its date is that of no other representation.
-    pub(super) is_sole: bool,
-    /// What of a request decides which representation it is.
-    pub(super) vary: Option<HeaderValue>,
-    pub(super) caching: HeaderValue,
-}
-
-#[derive(Debug)]
-pub(super) enum Contents {
-    Memory(Bytes),
-    Disk(Opened),
-}
+pub(super) const TRIES: usize = 3;
 
 /// What a file is served from and with.
 #[derive(Debug)]
@@ -87,24 +58,6 @@ impl Inquiry {
     }
 }
 
-/// A file in memory, or opened.
-#[derive(Debug)]
-enum Loaded {
-    Kept(Arc<Kept>),
-    Opened(Opened),
-}
-
-/// What the path of a file says of it.
-#[derive(Clone, Debug)]
-pub(super) struct Facts {
-    media: HeaderValue,
-    caching: HeaderValue,
-    /// Compressed by itself, so that it has no other coding.
-    is_compressed: bool,
-    /// Worth being compressed.
-    is_compressible: bool,
-}
-
 impl Shelf {
     /// The best representation of the file at a path, or what is there instead.
     ///
@@ -121,7 +74,7 @@ impl Shelf {
                 && self.root.glance(path) == Some(kept.stamp)
         });
         if let Some(kept) = recalled
-            && let Some(chosen) = self.choose(path, 0, kept.stamp, Some(kept), inquiry)?
+            && let Some(chosen) = self.choose(Spot { path, at: 0, stamp: kept.stamp }, Some(kept), inquiry)?
         {
             return Ok(Ok(chosen));
         }
@@ -136,7 +89,7 @@ impl Shelf {
             if let Some(kept) = kept.as_ref().filter(|_| inquiry.speed == Speed::Cached) {
                 kept.resolved.store(inquiry.second(), Relaxed);
             }
-            if let Some(chosen) = self.choose(path, at, stamp, kept, inquiry)? {
+            if let Some(chosen) = self.choose(Spot { path, at, stamp }, kept, inquiry)? {
                 return Ok(Ok(chosen));
             }
             // It went away in between; what it lay over may be there.
@@ -147,13 +100,12 @@ impl Shelf {
     /// The best representation of a file that was found; nothing if it is gone by now.
     fn choose(
         &self,
-        path: &str,
-        at: usize,
-        stamp: Stamp,
+        file: Spot<'_>,
         kept: Option<Arc<Kept>>,
         inquiry: Inquiry,
     ) -> io::Result<Option<Chosen>> {
         let (Inquiry { codings, speed, .. }, second) = (inquiry, inquiry.second());
+        let path = file.path;
         if codings.is_empty()
             && let Some(kept) = kept
         {
@@ -161,13 +113,13 @@ impl Shelf {
         }
         let facts = kept.as_ref().map_or_else(|| self.facts(path), |kept| kept.facts.clone());
         if !facts.is_compressed && !codings.is_empty() {
-            let made = codings.iter().next().filter(|_| self.may_compress(&facts, &stamp));
+            let made = codings.iter().next().filter(|_| self.may_compress(&facts, &file.stamp));
             let is_alone = kept.as_ref().is_some_and(|kept| kept.alone.load(Relaxed) == second);
-            let sibling = if is_alone { None } else { self.sibling(path, at, &stamp, codings, speed)? };
-            if let Some((coding, sibling, found, of)) = sibling {
+            let sibling = if is_alone { None } else { self.sibling(file, codings, speed)? };
+            if let Some((coding, beside, at, stamp)) = sibling {
+                let sibling = Spot { path: &beside, at, stamp };
                 if (made.is_none() || codings.is_best(coding))
-                    && let Some(loaded) =
-                        readable(self.load((path, Some(coding)), &sibling, found, of, &facts, inquiry))?
+                    && let Some(loaded) = readable(self.load((path, Some(coding)), sibling, &facts, inquiry))?
                 {
                     return Ok(Some(loaded.chosen(facts, Some(coding), inquiry.now)));
                 }
@@ -175,7 +127,7 @@ impl Shelf {
                 kept.alone.store(second, Relaxed);
             }
             if let Some(coding) = made
-                && let Some(kept) = self.compressed(path, at, stamp, coding, &facts, inquiry)?
+                && let Some(kept) = self.compressed(file, coding, &facts, inquiry)?
             {
                 return Ok(Some(kept.chosen()));
             }
@@ -183,7 +135,7 @@ impl Shelf {
         if let Some(kept) = kept {
             return Ok(Some(kept.chosen()));
         }
-        let loaded = self.load((path, None), path, at, stamp, &facts, inquiry)?;
+        let loaded = self.load((path, None), file, &facts, inquiry)?;
         Ok(loaded.map(|loaded| loaded.chosen(facts, None, inquiry.now)))
     }
 
@@ -233,18 +185,16 @@ impl Shelf {
     /// folder than the original is of what lies there, or lay. An empty one compresses nothing.
     fn sibling(
         &self,
-        path: &str,
-        folder: usize,
-        original: &Stamp,
+        original: Spot<'_>,
         codings: Codings,
         speed: Speed,
     ) -> io::Result<Option<(Coding, String, usize, Stamp)>> {
         for coding in codings.iter() {
-            let beside = format!("{path}{}", extension(coding));
+            let beside = format!("{}{}", original.path, extension(coding));
             if let Found::File(at, stamp) = self.root.find(&beside, speed)?
-                && at == folder
-                && (1..original.len).contains(&stamp.len)
-                && stamp.is_no_older(original)
+                && at == original.at
+                && (1..original.stamp.len).contains(&stamp.len)
+                && stamp.is_no_older(&original.stamp)
             {
                 return Ok(Some((coding, beside, at, stamp)));
             }
@@ -255,20 +205,19 @@ impl Shelf {
     /// What was made of a file here, or is made now; nothing if others are being made.
     fn compressed(
         &self,
-        path: &str,
-        at: usize,
-        stamp: Stamp,
+        file: Spot<'_>,
         coding: Coding,
         facts: &Facts,
         inquiry: Inquiry,
     ) -> io::Result<Option<Arc<Kept>>> {
+        let Spot { path, at, stamp } = file;
         if let Some(kept) = self.memory.find(path, Some(coding), &stamp) {
             return Ok(Some(kept));
         }
         if inquiry.speed == Speed::Cached {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let Some(Loaded::Kept(original)) = self.load((path, None), path, at, stamp, facts, inquiry)? else {
+        let Some(Loaded::Kept(original)) = self.load((path, None), file, facts, inquiry)? else {
             return Ok(None);
         };
         let _alone = match self.compressing.try_lock() {
@@ -293,136 +242,6 @@ impl Shelf {
         }
         Ok(Some(made))
     }
-
-    /// A file, which is kept as what `key` says: in memory if it is small, else opened.
-    fn load(
-        &self,
-        key: (&str, Option<Coding>),
-        path: &str,
-        at: usize,
-        stamp: Stamp,
-        facts: &Facts,
-        inquiry: Inquiry,
-    ) -> io::Result<Option<Loaded>> {
-        let ((name, coding), Inquiry { speed, now, .. }) = (key, inquiry);
-        let small = self.memory.takes(stamp.len);
-        if small && let Some(kept) = self.memory.find(name, coding, &stamp) {
-            return Ok(Some(Loaded::Kept(kept)));
-        }
-        if small && speed == Speed::Cached && stamp.len > AT_ONCE {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let Some(mut opened) = self.root.open_file(at, path, speed)? else { return Ok(None) };
-        for _ in 0..TRIES {
-            let len = opened.stamp.len;
-            let reserved = if self.memory.takes(len) { self.memory.reserve(len as usize) } else { None };
-            let Some(reserved) = reserved else { break };
-            let contents = match opened.read_whole(speed) {
-                Ok(contents) => contents,
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Vec::new(),
-                Err(error) => return Err(error),
-            };
-            let after = self.root.stamp(&opened, speed)?;
-            if after != opened.stamp || contents.len() as u64 != after.len {
-                // Somebody is writing into it.
-                opened.stamp = after;
-                continue;
-            }
-            let mut kept = Kept::new(after, at, reserved.of(contents), facts.clone(), coding);
-            kept.settled = after.is_settled(now);
-            let kept = Arc::new(kept);
-            if kept.settled {
-                self.memory.keep(name, coding, &kept);
-            }
-            return Ok(Some(Loaded::Kept(kept)));
-        }
-        Ok(Some(Loaded::Opened(self.in_use.shared(path, opened))))
-    }
-}
-
-impl Loaded {
-    fn chosen(self, facts: Facts, coding: Option<Coding>, now: SystemTime) -> Chosen {
-        let opened = match self {
-            Self::Kept(kept) => return kept.chosen(),
-            Self::Opened(opened) => opened,
-        };
-        let stamp = opened.stamp;
-        Chosen {
-            len: stamp.len,
-            length: stamp.len.into(),
-            tag: timed(&stamp, now),
-            modified: stamp.modified(),
-            dated: stamp.modified().and_then(date),
-            contents: Contents::Disk(opened),
-            coding,
-            is_sole: coding.is_none() && !facts.has_codings(stamp.len),
-            vary: facts.vary(),
-            media: facts.media,
-            caching: facts.caching,
-        }
-    }
-}
-
-impl Facts {
-    /// Whether a file of so many bytes may be sent compressed.
-    fn has_codings(&self, len: u64) -> bool {
-        self.is_compressible && len >= SMALLEST
-    }
-
-    /// Of nothing in particular.
-    #[cfg(test)]
-    pub(super) fn none() -> Self {
-        let none = HeaderValue::from_static("");
-        Self { media: none.clone(), caching: none, is_compressed: false, is_compressible: false }
-    }
-
-    fn vary(&self) -> Option<HeaderValue> {
-        (!self.is_compressed).then_some(HeaderValue::from_static("accept-encoding"))
-    }
-}
-
-impl Chosen {
-    /// Something that was made for this answer alone.
-    pub(super) fn made(contents: Bytes, media: HeaderValue, caching: HeaderValue) -> Self {
-        Self {
-            len: contents.len() as u64,
-            length: contents.len().into(),
-            tag: Some(tag(&contents)),
-            contents: Contents::Memory(contents),
-            modified: None,
-            dated: None,
-            media,
-            coding: None,
-            is_sole: true,
-            vary: None,
-            caching,
-        }
-    }
-}
-
-impl Kept {
-    fn new(stamp: Stamp, at: usize, contents: Bytes, facts: Facts, coding: Option<Coding>) -> Self {
-        let (tag, length) = (tag(&contents), contents.len().into());
-        let dated = stamp.modified().and_then(date);
-        let (resolved, alone) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { stamp, at, contents, facts, coding, tag, length, dated, settled: true, resolved, alone }
-    }
-
-    fn chosen(&self) -> Chosen {
-        Chosen {
-            contents: Contents::Memory(self.contents.clone()),
-            len: self.contents.len() as u64,
-            length: self.length.clone(),
-            tag: Some(self.tag.clone()),
-            modified: self.stamp.modified(),
-            dated: self.dated.clone(),
-            media: self.facts.media.clone(),
-            coding: self.coding,
-            is_sole: self.coding.is_none() && !self.facts.has_codings(self.stamp.len),
-            vary: self.facts.vary(),
-            caching: self.facts.caching.clone(),
-        }
-    }
 }
 
 /// Of what may not be read there is nothing to send.
@@ -440,25 +259,4 @@ fn extension(coding: Coding) -> &'static str {
         Coding::Zstd => ".zst",
         Coding::Gzip => ".gz",
     }
-}
-
-/// The same for the same contents, wherever and whenever they are served.
-fn tag(contents: &[u8]) -> HeaderValue {
-    said(format!("\"{:032x}\"", xxh3_128(contents)))
-}
-
-/// Of a file too large to be read for its tag: by its times and length, and so another on each machine. A weak one,
-/// if it may have changed since and still have all three (RFC 9110, 8.8.1).
-fn timed(stamp: &Stamp, now: SystemTime) -> Option<HeaderValue> {
-    let weak = if stamp.is_settled(now) { "" } else { "W/" };
-    let (modified, changed) = stamp.nanoseconds()?;
-    Some(said(format!("{weak}\"{modified:x}-{changed:x}-{:x}\"", stamp.len)))
-}
-
-fn date(instant: SystemTime) -> Option<HeaderValue> {
-    dates::written(instant).map(said)
-}
-
-fn said(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).expect("digits, letters and quotes are visible ASCII")
 }

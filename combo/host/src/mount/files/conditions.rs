@@ -47,7 +47,7 @@ pub(super) fn judge(headers: &HeaderMap, current: &Validators<'_>, now: SystemTi
             return Verdict::NotModified;
         }
     } else if let Some(since) = date(headers, &IF_MODIFIED_SINCE)
-        && current.modified(now).is_some_and(|modified| modified <= since)
+        && current.modified(now).is_some_and(|modified| modified <= since && is_over(modified, now))
     {
         return Verdict::NotModified;
     }
@@ -66,13 +66,13 @@ pub(super) fn range_holds(headers: &HeaderMap, current: &Validators<'_>, now: Sy
     if said.starts_with(b"\"") || said.starts_with(b"W/") {
         return matches!(tag(said), Some((_, b""))) && current.tag.is_some_and(|tag| is_same(tag, said));
     }
-    let (Some(said), Some(modified), Some(now)) =
-        (dates::read(condition), current.modified(now), dates::seconds(now))
-    else {
-        return false;
-    };
-    // Within its second a file may have changed again (RFC 9110, 8.8.2.2).
-    said == modified && now > modified
+    let (Some(said), Some(modified)) = (dates::read(condition), current.modified(now)) else { return false };
+    said == modified && is_over(modified, now)
+}
+
+/// Whether this second is over. Within it a file may change again (RFC 9110, 8.8.2.2), so its date says nothing yet.
+pub(super) fn is_over(second: u64, now: SystemTime) -> bool {
+    dates::seconds(now).is_some_and(|now| now > second)
 }
 
 impl Validators<'_> {
@@ -327,6 +327,18 @@ mod tests {
         // Now is not the future, whatever the fractions say.
         let now = then() + Duration::from_secs(60) + Duration::from_millis(400);
         assert_eq!(judged(&[("if-unmodified-since", THEN)], "", Some(now)), Verdict::Failed);
+    }
+
+    #[test]
+    fn nothing_is_unchanged_by_the_date_of_a_second_that_is_not_over() {
+        for (milliseconds, expected) in
+            [(0, Verdict::Proceed), (100, Verdict::Proceed), (1_000, Verdict::NotModified)]
+        {
+            let current = Validators { tag: None, modified: Some(then()) };
+            let now = then() + Duration::from_millis(milliseconds);
+            let verdict = judge(&headers(&[("if-modified-since", THEN)]), &current, now);
+            assert_eq!(verdict, expected, "{milliseconds} ms later");
+        }
     }
 
     #[test]

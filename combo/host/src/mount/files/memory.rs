@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter, sync::Cache};
 
-use super::{accept::Coding, chosen::Facts, opened::Stamp};
+use super::{accept::Coding, opened::Stamp, representation::Facts};
 
 /// What an entry takes beside its contents and its name, about.
 const ENTRY: usize = 512;

@@ -17,6 +17,7 @@ mod conditions;
 mod dates;
 mod embedded;
 mod listing;
+mod loaded;
 mod media;
 mod memory;
 mod opened;
@@ -24,6 +25,7 @@ mod parts;
 pub(crate) mod path;
 pub(crate) mod range;
 mod render;
+mod representation;
 mod root;
 mod said;
 #[cfg(test)]
@@ -53,10 +55,11 @@ use http_body_util::BodyExt;
 use self::{
     accept::Codings,
     body::{FilesBody, Sending},
-    chosen::{Chosen, Inquiry, Shelf},
+    chosen::{Inquiry, Shelf},
     memory::Memory,
     opened::{InUse, Speed},
     path::Place,
+    representation::Chosen,
     root::{Found, Root},
     said::Layer,
     trips::Trips,

@@ -17,10 +17,11 @@ use http::{
 
 use super::{
     FilesBody,
-    chosen::{Chosen, Contents},
-    conditions::{Validators, Verdict, judge, range_holds},
+    conditions::{Validators, Verdict, is_over, judge, range_holds},
+    dates,
     parts::Envelope,
     range::{Asked, Part, asked},
+    representation::{Chosen, Contents},
 };
 
 /// The answer to a GET or HEAD.
@@ -123,9 +124,10 @@ fn with_head(status: StatusCode, chosen: Chosen, now: SystemTime) -> (Response<F
     if let Some(tag) = tag {
         set(&mut response, ETAG, tag);
     }
-    // RFC 9110, 8.8.2.1: never later than now. The entity tag stays as it is.
+    // RFC 9110, 8.8.2.1: never later than now; nor of now, for whoever asks by it would not see the next change. The
+    // entity tag stays as it is.
     if let Some(dated) = dated
-        && modified.is_some_and(|modified| modified <= now)
+        && modified.and_then(dates::seconds).is_some_and(|modified| is_over(modified, now))
     {
         set(&mut response, LAST_MODIFIED, dated);
     }

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn preconditions_are_kept() {
-    let site = Site::new().file("a.txt", TEN);
+    let site = Site::new().aged("a.txt", TEN, 60);
     let files = site.files();
     let now = get(&files, "/a.txt").await;
     let (tag, date) = (now.header(ETAG).to_owned(), now.header(LAST_MODIFIED).to_owned());
@@ -47,10 +47,8 @@ async fn preconditions_are_kept() {
 
 #[tokio::test]
 async fn parts_are_served_only_of_the_same_file() {
-    let site = Site::new().file("a.txt", TEN).file("empty.txt", "");
     // A date says which contents are meant once its second is over.
-    let file = fs::File::options().write(true).open(site.path("a.txt")).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    let site = Site::new().aged("a.txt", TEN, 60).file("empty.txt", "");
     let files = site.files();
     let now = get(&files, "/a.txt").await;
     let (tag, date) = (now.header(ETAG).to_owned(), now.header(LAST_MODIFIED).to_owned());
@@ -133,4 +131,18 @@ async fn dates_are_never_in_the_future() {
     // Dates that cannot be said.
     check(epoch - Duration::from_secs(1), false, false).await;
     check(epoch - Duration::from_secs(365 * 24 * 3600), false, false).await;
+}
+
+#[test]
+fn a_date_is_said_when_its_second_is_over() {
+    let none = HeaderValue::from_static("no-cache");
+    let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    let request = Request::get("/a.txt").body(()).unwrap().into_parts().0;
+    for (milliseconds, dated) in [(0, false), (999, false), (1_000, true)] {
+        let mut chosen = Chosen::made(Bytes::from_static(b"a"), none.clone(), none.clone());
+        (chosen.modified, chosen.dated) = (Some(modified), Some(HeaderValue::from_static("then")));
+        let answered = render::render(&request, chosen, modified + Duration::from_millis(milliseconds));
+        assert_eq!(answered.headers().contains_key(LAST_MODIFIED), dated, "{milliseconds} ms later");
+        assert!(answered.headers().contains_key(ETAG));
+    }
 }

@@ -41,7 +41,7 @@ async fn head_is_get_without_its_body() {
 
 #[tokio::test]
 async fn heads_say_what_it_is() {
-    let site = Site::new().file("index.html", "home").file("a.bin", "").file("b", TEN);
+    let site = Site::new().aged("index.html", "home", 60).aged("a.bin", "", 60).aged("b", TEN, 60);
     let files = site.files();
     let check = async |uri: &str, media: &str, len: &str| {
         let answered = get(&files, uri).await;

@@ -1,0 +1,96 @@
+# shellcheck shell=bash
+# What TLS costs beside nginx with OpenSSL: handshakes, and requests over connections that are kept. For `run`,
+# which has what starts servers, samples them and adds rows.
+
+readonly HANDSHAKES_BAR='≤ 1.00'
+readonly SEALED_NGINX_BAR='≤ 0.45'
+
+# Handshakes with a certificate of P-256, TLS 1.3 and X25519, beside nginx: what one costs in CPU time, so that the bar
+# holds on every machine.
+figure_handshakes() {
+    local scheme=https combo combo_port nginx nginx_port kind round count=$((REQUESTS / 20))
+    say 'handshakes: beside nginx'
+    make_certificate
+    nginx_with_tls
+    nginx=$pid nginx_port=$port
+    frankenstein --workers 1 --log off
+    combo=$pid combo_port=$port
+    for ((round = -1; round < ROUNDS; round++)); do
+        for kind in full resumed; do
+            # shellcheck disable=SC2046 # a word for each process
+            shake nginx "$nginx_port" "$nginx $(pgrep -P "$nginx")"
+            shake combo "$combo_port" "$combo"
+        done
+    done
+    for kind in full resumed; do
+        row "$kind TLS handshake: combo / nginx" "$(cost "nginx-$kind")" "$(cost "combo-$kind")" \
+            "$(ratio "$(microseconds "nginx-$kind")" "$(microseconds "combo-$kind")")" '' "$HANDSHAKES_BAR"
+    done
+    stop "$combo" "$nginx"
+}
+
+# Samples what one of `$count` handshakes of the `$kind` costs the server `$1` with the port `$2` and the processes
+# `$3`; the first round only warms.
+shake() {
+    local name=$1-$kind
+    ((round >= 0)) || name=warmed
+    count "$name" "$count" "$3" "$work/shake" "$count" "$2" "$work/certificate.pem" "$kind"
+}
+
+# The median of the CPU time of the samples `$1`.
+microseconds() { cut -d' ' -f3 "$work/$1.samples" | median; }
+
+# A short answer over TLS, beside nginx with TLS in front of the app that is alone and in clear text.
+figure_sealed() {
+    local scheme=http combo combo_port nginx nginx_port framework round
+    say 'sealed: mounted beside nginx with TLS and the apps'
+    make_certificate
+    alone
+    scheme=https
+    nginx_before_alone
+    nginx=$pid nginx_port=$port
+    frankenstein --workers 1 --log off
+    combo=$pid combo_port=$port
+    for framework in "${FRAMEWORKS[@]}"; do
+        warm "https://127.0.0.1:$nginx_port/$framework/hello/world"
+        warm "https://127.0.0.1:$combo_port/$framework/hello/world"
+    done
+    for ((round = 0; round < ROUNDS; round++)); do
+        for framework in "${FRAMEWORKS[@]}"; do
+            # shellcheck disable=SC2046 # a word for each process
+            sample "nginx-tls-$framework" "https://127.0.0.1:$nginx_port/$framework/hello/world" \
+                "$nginx" $(pgrep -P "$nginx") "${alone_pid[$framework]}"
+            sample "one-tls-$framework" "https://127.0.0.1:$combo_port/$framework/hello/world" "$combo"
+        done
+    done
+    for framework in "${FRAMEWORKS[@]}"; do
+        compare "request over TLS: $framework, mounted / nginx and alone" "nginx-tls-$framework" "one-tls-$framework" \
+            "$SEALED_NGINX_BAR"
+    done
+    stop "$combo" "$nginx" "${alone_pid[@]}"
+}
+
+# Makes `certificate.pem` and `key.pem`, which whoever wants to may trust.
+make_certificate() {
+    [ ! -e "$work/certificate.pem" ] || return 0
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+        -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE \
+        -keyout "$work/key.pem" -out "$work/certificate.pem" 2>>"$work/output" ||
+        die "no certificate: $(tail -n 3 "$work/output")"
+}
+
+# Starts nginx with the certificate and sets `$pid` and `$port`.
+nginx_with_tls() {
+    local folder
+    free_port
+    folder=$work/nginx-$port
+    mkdir "$folder"
+    {
+        echo 'daemon off; pid nginx.pid; worker_processes 1; events { worker_connections 1024; }'
+        echo 'http { access_log off;'
+        nginx_temp_paths
+        echo "server { listen $(nginx_address); $(nginx_certificate) location / { return 200 '<'; } } }"
+    } >"$folder/nginx.conf"
+    start nginx -p "$folder" -c "$folder/nginx.conf" -e "$folder/error.log"
+    answers "$pid" "https://127.0.0.1:$port/" '<'
+}

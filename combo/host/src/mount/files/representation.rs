@@ -1,0 +1,141 @@
+//! What there is to send of a file, and what is said of it: its type, its tag, its date, how long it may be kept.
+
+use std::{sync::atomic::AtomicU64, time::SystemTime};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{
+    accept::Coding,
+    coded::SMALLEST,
+    dates,
+    memory::Kept,
+    opened::{Opened, Stamp},
+};
+
+/// What there is to send, and what is said of it.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) contents: Contents,
+    pub(super) len: u64,
+    /// `Content-Length` of all of it.
+    pub(super) length: HeaderValue,
+    pub(super) tag: Option<HeaderValue>,
+    pub(super) modified: Option<SystemTime>,
+    /// The same as it is sent.
+    pub(super) dated: Option<HeaderValue>,
+    pub(super) media: HeaderValue,
+    pub(super) coding: Option<Coding>,
+    /// Whether its date is that of no other representation.
+    pub(super) is_sole: bool,
+    /// What of a request decides which representation it is.
+    pub(super) vary: Option<HeaderValue>,
+    pub(super) caching: HeaderValue,
+}
+
+#[derive(Debug)]
+pub(super) enum Contents {
+    Memory(Bytes),
+    Disk(Opened),
+}
+
+/// What the path of a file says of it.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) media: HeaderValue,
+    pub(super) caching: HeaderValue,
+    /// Compressed by itself, so that it has no other coding.
+    pub(super) is_compressed: bool,
+    /// Worth being compressed.
+    pub(super) is_compressible: bool,
+}
+
+impl Facts {
+    /// Whether a file of so many bytes may be sent compressed.
+    pub(super) fn has_codings(&self, len: u64) -> bool {
+        self.is_compressible && len >= SMALLEST
+    }
+
+    /// Of nothing in particular.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        let none = HeaderValue::from_static("");
+        Self { media: none.clone(), caching: none, is_compressed: false, is_compressible: false }
+    }
+
+    pub(super) fn vary(&self) -> Option<HeaderValue> {
+        (!self.is_compressed).then_some(HeaderValue::from_static("accept-encoding"))
+    }
+}
+
+impl Chosen {
+    /// Something that was made for this answer alone.
+    pub(super) fn made(contents: Bytes, media: HeaderValue, caching: HeaderValue) -> Self {
+        Self {
+            len: contents.len() as u64,
+            length: contents.len().into(),
+            tag: Some(tag(&contents)),
+            contents: Contents::Memory(contents),
+            modified: None,
+            dated: None,
+            media,
+            coding: None,
+            is_sole: true,
+            vary: None,
+            caching,
+        }
+    }
+}
+
+impl Kept {
+    pub(super) fn new(
+        stamp: Stamp,
+        at: usize,
+        contents: Bytes,
+        facts: Facts,
+        coding: Option<Coding>,
+    ) -> Self {
+        let (tag, length) = (tag(&contents), contents.len().into());
+        let dated = stamp.modified().and_then(date);
+        let (resolved, alone) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { stamp, at, contents, facts, coding, tag, length, dated, settled: true, resolved, alone }
+    }
+
+    pub(super) fn chosen(&self) -> Chosen {
+        Chosen {
+            contents: Contents::Memory(self.contents.clone()),
+            len: self.contents.len() as u64,
+            length: self.length.clone(),
+            tag: Some(self.tag.clone()),
+            modified: self.stamp.modified(),
+            dated: self.dated.clone(),
+            media: self.facts.media.clone(),
+            coding: self.coding,
+            is_sole: self.coding.is_none() && !self.facts.has_codings(self.stamp.len),
+            vary: self.facts.vary(),
+            caching: self.facts.caching.clone(),
+        }
+    }
+}
+
+/// The same for the same contents, wherever and whenever they are served.
+fn tag(contents: &[u8]) -> HeaderValue {
+    said(format!("\"{:032x}\"", xxh3_128(contents)))
+}
+
+/// Of a file too large to be read for its tag: by its times and length, and so another on each machine. A weak one,
+/// if it may have changed since and still have all three (RFC 9110, 8.8.1).
+pub(super) fn timed(stamp: &Stamp, now: SystemTime) -> Option<HeaderValue> {
+    let weak = if stamp.is_settled(now) { "" } else { "W/" };
+    let (modified, changed) = stamp.nanoseconds()?;
+    Some(said(format!("{weak}\"{modified:x}-{changed:x}-{:x}\"", stamp.len)))
+}
+
+pub(super) fn date(instant: SystemTime) -> Option<HeaderValue> {
+    dates::written(instant).map(said)
+}
+
+fn said(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("digits, letters and quotes are visible ASCII")
+}
