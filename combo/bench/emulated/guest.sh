@@ -1,13 +1,16 @@
 # shellcheck shell=bash
 # What is different about `run` in the emulated machine: these take the place of the functions of the same names.
 
-# All is there.
+# All is there. The rows are seen outside as soon as they are made.
 install_missing() { :; }
-build() { cp "$EMULATED"/programs/* "$work/"; }
+build() {
+    cp "$EMULATED"/programs/* "$work/"
+    ln -s "$EMULATED/table" "$work/table"
+}
 can_count() { :; }
 
-# It has no words of its own: its rows are wanted.
-report() { tail -n +3 "$work/table" | tee "$EMULATED/table"; }
+# Its rows are all that is wanted.
+report() { cat "$work/table"; }
 
 # As in `run`, but by the counters of the second processor, which has the processes `$3` for as long as it takes. What
 # the machine's time says is nothing.
