@@ -7,24 +7,24 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "acme")]
+use crate::certs::acme::Ordered;
 use crate::{
     deployment::{Deployment, Job, Kind, OnAlert},
     jobs::{ErasedTask, Keep, Program},
     mount::{Target, layer::Wrap},
     serve::{hsts::Hsts, limits::Limits, proxies::Proxies},
 };
-#[cfg(feature = "acme")]
-use crate::certs::acme::Ordered;
-#[cfg(feature = "acme")]
-use combo_core::{
-    OnDrain,
-    endpoint::{Certificates, Issuer, Tls},
-};
 use combo_core::{
     Draining, Endpoint, Overlap, Pattern, Policies, Problem, Problems, Timestamp, Trigger, User,
     endpoint::{Challenge, Port, Redirect, discreet},
     pattern::Host,
     trigger::Event,
+};
+#[cfg(feature = "acme")]
+use combo_core::{
+    OnDrain,
+    endpoint::{Certificates, Issuer, Tls},
 };
 
 /// More threads than this have never served anybody.
@@ -303,14 +303,11 @@ const LOOKED_AT: Duration = Duration::from_secs(3_600);
 
 /// A job for each folder whose certificates are ordered.
 #[cfg(feature = "acme")]
-fn ordered(
-    endpoints: &[(String, Endpoint)],
-    jobs: &mut Vec<PlannedJob>,
-    problems: &mut Vec<Problem>,
-) {
+fn ordered(endpoints: &[(String, Endpoint)], jobs: &mut Vec<PlannedJob>, problems: &mut Vec<Problem>) {
     let mut known: Vec<(&String, &PathBuf, &Issuer)> = Vec::new();
     for (said, endpoint) in endpoints {
-        let Some(Tls { certificates: Certificates::Folder(folder), issuer: Some(issuer), .. }) = endpoint.tls()
+        let Some(Tls { certificates: Certificates::Folder(folder), issuer: Some(issuer), .. }) =
+            endpoint.tls()
         else {
             continue;
         };

@@ -599,7 +599,8 @@ async fn work(
     shared: Arc<str>,
     opening: &mut Opening<'_>,
     account: Option<&Account>,
-    #[cfg_attr(not(feature = "acme"), expect(unused_variables, reason = "nobody orders anything"))] store: &Store,
+    #[cfg_attr(not(feature = "acme"), expect(unused_variables, reason = "nobody orders anything"))]
+    store: &Store,
 ) -> Result<Work, Error> {
     let PlannedJob { name, may_write, work, policies, .. } = job;
     let folders =
@@ -615,7 +616,12 @@ async fn work(
         #[cfg(feature = "acme")]
         PlannedWork::Certificates(ordered) => {
             let environment = account.map(Account::environment).unwrap_or_default().to_vec();
-            Arc::new(crate::certs::acme::renewals(&opening.root, *ordered, store.challenges.clone(), environment))
+            Arc::new(crate::certs::acme::renewals(
+                &opening.root,
+                *ordered,
+                store.challenges.clone(),
+                environment,
+            ))
         }
         PlannedWork::Command(program) => Arc::new(Commanded {
             program: program.told_of(account.map(Account::environment).unwrap_or_default()),

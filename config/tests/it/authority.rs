@@ -161,7 +161,9 @@ async fn suggest(State(books): State<Shared>, Path(certificate): Path<String>) -
     let Some((start, end)) = books.windows.get(&order) else {
         return answer(404, &[], &json!({ "detail": "nothing is known of it" }));
     };
-    let day = |days: i64| Timestamp::from_second(Timestamp::now().as_second() + days * 24 * 3_600).unwrap().to_string();
+    let day = |days: i64| {
+        Timestamp::from_second(Timestamp::now().as_second() + days * 24 * 3_600).unwrap().to_string()
+    };
     let window = json!({ "start": day(*start), "end": day(*end) });
     answer(200, &[("retry-after", "21600")], &json!({ "suggestedWindow": window }))
 }
@@ -176,7 +178,8 @@ impl Authority {
         let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let base = format!("https://{}", listener.local_addr().unwrap());
@@ -188,21 +191,33 @@ impl Authority {
         });
         let books = Arc::new(Mutex::new(Books { base: base.clone(), ..books }));
         let account = format!("{base}/account/1");
-        let nonce = async || (StatusCode::OK, HeaderMap::from_iter([(
-            HeaderName::from_static("replay-nonce"),
-            HeaderValue::from_static("once"),
-        )]));
+        let nonce = async || {
+            (
+                StatusCode::OK,
+                HeaderMap::from_iter([(
+                    HeaderName::from_static("replay-nonce"),
+                    HeaderValue::from_static("once"),
+                )]),
+            )
+        };
         let proved = async || {
-            answer(200, &[], &json!({
-                "status": "valid",
-                "identifier": { "type": "dns", "value": "a.example.com" },
-                "challenges": [],
-            }))
+            answer(
+                200,
+                &[],
+                &json!({
+                    "status": "valid",
+                    "identifier": { "type": "dns", "value": "a.example.com" },
+                    "challenges": [],
+                }),
+            )
         };
         let router = Router::new()
             .route("/directory", get(async move || Json(directory.clone())))
             .route("/nonce", get(nonce))
-            .route("/account", post(async move || answer(201, &[("location", &*account)], &json!({ "status": "valid" }))))
+            .route(
+                "/account",
+                post(async move || answer(201, &[("location", &*account)], &json!({ "status": "valid" }))),
+            )
             .route("/order", post(place))
             .route("/order/{order}", post(look))
             .route("/authorization", post(proved))
@@ -271,7 +286,10 @@ fn a_certificate_is_renewed_when_its_authority_suggests() {
     });
     let in_days = instant(&remembered, "next").duration_since(Timestamp::now()).as_secs() / (24 * 3_600);
     assert!((39..=42).contains(&in_days), "{remembered}");
-    assert_eq!(remembered["certificates"][0].as_str(), authority.books.lock().unwrap().asked.last().map(String::as_str));
+    assert_eq!(
+        remembered["certificates"][0].as_str(),
+        authority.books.lock().unwrap().asked.last().map(String::as_str)
+    );
     assert_eq!(authority.orders().len(), 2);
 }
 
@@ -286,7 +304,8 @@ fn a_rate_limit_is_respected_whoever_touches_the_file() {
         let authority = Authority::start(Books { limited, ..Books::default() });
         authority.touch();
         let site = authority.site();
-        let remembered = eventually("it has failed", || authority.remembered().filter(|known| known["failures"] == 1));
+        let remembered =
+            eventually("it has failed", || authority.remembered().filter(|known| known["failures"] == 1));
         let wait = instant(&remembered, "again").duration_since(instant(&remembered, "failed")).as_secs();
         assert!(wait >= least && wait < least + 60, "{remembered}");
         let why = "the order was not taken: too many certificates for this name (`rateLimited`)";
@@ -316,5 +335,8 @@ fn an_authority_that_is_gone_is_said_once_for_all_files() {
     });
     let combo::Outcome::Failed { why } = &last.outcome else { panic!("{last:?}") };
     let said = "nothing can be ordered at `https://127.0.0.1:1/directory` for `a.example.com.pem`, `b.example.com.pem`: ";
-    assert!(why.starts_with(said) && why.contains("refused") && why.contains("; it is tried again at "), "{why}");
+    assert!(
+        why.starts_with(said) && why.contains("refused") && why.contains("; it is tried again at "),
+        "{why}"
+    );
 }

@@ -32,7 +32,9 @@ pub(super) fn asked(stem: &str, list: Option<&str>) -> Result<Vec<String>, Strin
     names.dedup();
     match names.len() {
         0 => Err(format!("`{stem}{NAMES}` has no name in it")),
-        count if count > MOST => Err(format!("`{stem}{NAMES}` has {count} names; a certificate has {MOST} at most")),
+        count if count > MOST => {
+            Err(format!("`{stem}{NAMES}` has {count} names; a certificate has {MOST} at most"))
+        }
         _ => Ok(names),
     }
 }
@@ -79,7 +81,11 @@ mod tests {
             ("A.Example.com", None, Ok(&["a.example.com"])),
             ("_.example.com", None, Ok(&["*.example.com"])),
             ("localhost", None, Ok(&["localhost"])),
-            ("a", Some("b.example.com\n\n a.example.com # here\n# not\nb.example.com."), Ok(&["a.example.com", "b.example.com"])),
+            (
+                "a",
+                Some("b.example.com\n\n a.example.com # here\n# not\nb.example.com."),
+                Ok(&["a.example.com", "b.example.com"]),
+            ),
             ("a", Some("*.example.com example.com"), Ok(&["*.example.com", "example.com"])),
             ("DEFAULT", Some("a.example.com"), Ok(&["a.example.com"])),
             ("DEFAULT", None, Err("`DEFAULT.pem` is no name of a host; say the names in `DEFAULT.names`")),
@@ -100,7 +106,10 @@ mod tests {
             }
         }
         let many: String = (0..101).map(|at| format!("a{at}.example.com\n")).collect();
-        assert_eq!(asked("a", Some(&many)), Err("`a.names` has 101 names; a certificate has 100 at most".into()));
+        assert_eq!(
+            asked("a", Some(&many)),
+            Err("`a.names` has 101 names; a certificate has 100 at most".into())
+        );
     }
 
     #[test]

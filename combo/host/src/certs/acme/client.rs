@@ -56,7 +56,8 @@ impl Client {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(believed)
             .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
         Ok(Self(Pool::builder(TokioExecutor::new()).build(connector)))
     }
 }
@@ -184,7 +185,10 @@ mod tests {
     fn a_problem_is_a_sentence() {
         for (json, expected) in [
             ("{}", "it does not say why"),
-            (r#"{"type": "urn:ietf:params:acme:error:dns", "detail": "no such name."}"#, "no such name (`dns`)"),
+            (
+                r#"{"type": "urn:ietf:params:acme:error:dns", "detail": "no such name."}"#,
+                "no such name (`dns`)",
+            ),
             (r#"{"type": "urn:ietf:params:acme:error:dns"}"#, "`dns`"),
             (r#"{"detail": "no"}"#, "no"),
         ] {

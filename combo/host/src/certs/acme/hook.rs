@@ -74,8 +74,13 @@ fn shown(program: &Path, verb: &str, name: &str) -> String {
 
 /// Why it failed, and what it said last.
 fn with_output(why: &str, verb: &str, name: &str, lines: &[String]) -> String {
-    let last = lines.iter().skip(lines.len().saturating_sub(LINES)).map(|line| line.trim()).collect::<Vec<_>>();
-    let said = if last.is_empty() { "it said nothing".to_owned() } else { format!("it said `{}`", last.join(" / ")) };
+    let last =
+        lines.iter().skip(lines.len().saturating_sub(LINES)).map(|line| line.trim()).collect::<Vec<_>>();
+    let said = if last.is_empty() {
+        "it said nothing".to_owned()
+    } else {
+        format!("it said `{}`", last.join(" / "))
+    };
     format!("the hook could not {verb} `{name}`: {why}: {said}")
 }
 
@@ -109,7 +114,10 @@ mod tests {
         let hook = hook(folder.path(), "echo one; echo two; echo three; echo four >&2; exit 3");
         let why = hook.set("_acme-challenge.a", "v").await.expect_err("it failed");
         assert!(why.starts_with("the hook could not set `_acme-challenge.a`: "), "{why}");
-        assert!(why.contains("exit status 3: it said `") && !why.contains("one") && why.contains("four"), "{why}");
+        assert!(
+            why.contains("exit status 3: it said `") && !why.contains("one") && why.contains("four"),
+            "{why}"
+        );
         let missing = Hook { program: "./missing".into(), ..hook };
         let why = missing.set("_acme-challenge.a", "v").await.expect_err("there is none");
         assert!(why.contains("there is no program"), "{why}");

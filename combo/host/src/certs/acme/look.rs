@@ -40,7 +40,8 @@ pub(super) fn look(folder: &Path, memory: &Memory) -> io::Result<Vec<Found>> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let Some(file) = entry.file_name().into_string().ok() else { continue };
-        let Some(stem) = file.strip_suffix(PEM).filter(|stem| !stem.is_empty() && !stem.starts_with('.')) else {
+        let Some(stem) = file.strip_suffix(PEM).filter(|stem| !stem.is_empty() && !stem.starts_with('.'))
+        else {
             continue;
         };
         // A link is how somebody else's certificate comes here.
@@ -60,7 +61,8 @@ pub(super) fn look(folder: &Path, memory: &Memory) -> io::Result<Vec<Found>> {
             continue;
         };
         let list = list(&folder.join(format!("{stem}{NAMES}")))?;
-        let touched = kind.modified().ok().and_then(|at| Timestamp::try_from(at).ok()).unwrap_or(Timestamp::MIN);
+        let touched =
+            kind.modified().ok().and_then(|at| Timestamp::try_from(at).ok()).unwrap_or(Timestamp::MIN);
         let listed = list.as_ref().map_or(Timestamp::MIN, |(at, _)| *at);
         let names = asked(stem, list.as_ref().map(|(_, text)| &**text));
         found.push(Found { content, leaf, touched: touched.max(listed), names, file });
@@ -88,7 +90,8 @@ mod tests {
     fn only_what_is_empty_or_remembered_is_found() {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
-        let made = rcgen::generate_simple_self_signed(vec!["c.example.com".to_owned()]).expect("a certificate");
+        let made =
+            rcgen::generate_simple_self_signed(vec!["c.example.com".to_owned()]).expect("a certificate");
         let pem = format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem());
         write("a.example.com.pem", "");
         write("b.example.com.pem", "\n");
@@ -101,7 +104,8 @@ mod tests {
         write("_.example.com.pem", "");
         write("DEFAULT.pem", "");
         fs::create_dir(folder.path().join("h.example.com.pem")).expect("a folder");
-        std::os::unix::fs::symlink("a.example.com.pem", folder.path().join("i.example.com.pem")).expect("a link");
+        std::os::unix::fs::symlink("a.example.com.pem", folder.path().join("i.example.com.pem"))
+            .expect("a link");
         let mut memory = Memory::default();
         for known in ["c.example.com.pem", "e.example.com.pem", "gone.example.com.pem"] {
             drop(memory.files.insert(known.into(), Record::default()));

@@ -162,7 +162,8 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
 
 /// The file of the account at a directory: its host for people to read, and what tells it from others.
 fn account(directory: &str) -> String {
-    let host = directory.split("://").last().and_then(|rest| rest.split(['/', ':']).next()).unwrap_or_default();
+    let host =
+        directory.split("://").last().and_then(|rest| rest.split(['/', ':']).next()).unwrap_or_default();
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')).collect();
     format!("account-{host}-{:016x}.json", stable_hash(directory.bytes()))
 }
@@ -231,7 +232,9 @@ mod tests {
         let own = folder.path().join(FOLDER);
         assert_eq!((mode(&own), mode(&own.join(OBTAINED))), (0o700, 0o700));
         let mut files = 0;
-        for entry in [own.clone(), own.join(OBTAINED)].iter().flat_map(|of| fs::read_dir(of).expect("a folder")) {
+        for entry in
+            [own.clone(), own.join(OBTAINED)].iter().flat_map(|of| fs::read_dir(of).expect("a folder"))
+        {
             let path = entry.expect("an entry").path();
             if path.is_file() {
                 files += 1;
@@ -276,7 +279,10 @@ mod tests {
     #[test]
     fn an_account_is_known_by_its_directory() {
         let name = account("https://acme-v02.api.letsencrypt.org/directory");
-        assert!(name.starts_with("account-acme-v02.api.letsencrypt.org-") && name.ends_with(".json"), "{name}");
+        assert!(
+            name.starts_with("account-acme-v02.api.letsencrypt.org-") && name.ends_with(".json"),
+            "{name}"
+        );
         assert_ne!(name, account("https://acme-v02.api.letsencrypt.org/other"));
         assert!(!account("https://../../x:14000/dir").contains('/'));
     }

@@ -3,17 +3,12 @@
 //! Each name is proved by the challenge that was said; what was begun for that is taken back at the end, however
 //! that is. The key is made here, for this order alone (ECDSA, P-256), and the chain is checked against it.
 
-use std::{
-    collections::HashSet,
-    future::Future,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use combo_core::{BoxError, Cancel, endpoint::Challenge};
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, KeyAuthorization, NewOrder,
-    Order, OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, KeyAuthorization,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::{
@@ -25,8 +20,8 @@ use rustls::{
 };
 
 use super::{
-    failure::{Failure, TRIES, is_of_the_nonce, nonced},
     client::in_words,
+    failure::{Failure, TRIES, is_of_the_nonce, nonced},
     hook::Hook,
     leaf::Leaf,
 };
@@ -101,7 +96,8 @@ async fn ordered(account: &Account, wish: &Wish<'_>, proofs: &mut Vec<Proof>) ->
             return Err(failure);
         }
     }
-    let (key, request) = request(wish.names).map_err(|error| Failure::ours(format!("no key was made: {error}")))?;
+    let (key, request) =
+        request(wish.names).map_err(|error| Failure::ours(format!("no key was made: {error}")))?;
     let refused = |error| Failure::of(error, "the certificate was not signed");
     nonced!(order.finalize_csr(&request)).map_err(refused)?;
     let chain = nonced!(order.poll_certificate(&POLLING)).map_err(refused)?;
@@ -171,7 +167,12 @@ async fn prove(order: &mut Order, wish: &Wish<'_>, proofs: &mut Vec<Proof>) -> R
 }
 
 /// Has a challenge answered from now on.
-async fn proof(name: &str, token: &str, authorization: &KeyAuthorization, wish: &Wish<'_>) -> Result<Proof, String> {
+async fn proof(
+    name: &str,
+    token: &str,
+    authorization: &KeyAuthorization,
+    wish: &Wish<'_>,
+) -> Result<Proof, String> {
     match wish.challenge {
         Challenge::Http01 => {
             let _pending = wish.challenges.begin_http(token, authorization.as_str().to_owned());
@@ -186,7 +187,8 @@ async fn proof(name: &str, token: &str, authorization: &KeyAuthorization, wish: 
         }
         _ => {
             let shown = shown(name, authorization.digest().as_ref());
-            let shown = shown.map_err(|error| format!("no certificate was made that proves `{name}`: {error}"))?;
+            let shown =
+                shown.map_err(|error| format!("no certificate was made that proves `{name}`: {error}"))?;
             Ok(Proof::Kept { _pending: wish.challenges.begin_tls_alpn(name, Arc::new(shown)) })
         }
     }

@@ -194,7 +194,14 @@ pub(super) struct Held {
 }
 
 /// Remembers a failure.
-pub(super) fn fail(record: &mut Record, why: String, held: Held, life: Option<Life>, seed: &str, now: Timestamp) {
+pub(super) fn fail(
+    record: &mut Record,
+    why: String,
+    held: Held,
+    life: Option<Life>,
+    seed: &str,
+    now: Timestamp,
+) {
     record.failures = record.failures.saturating_add(1);
     let own = wait(record.failures, life, seed);
     let said = held.after.map(|after| after.min(LONGEST_HELD)).or(held.limited.then_some(HOUR));
@@ -217,7 +224,8 @@ pub(super) fn allowance(begun: &mut Vec<Timestamp>, most: usize, now: Timestamp)
     // What lies ahead was written down before the clock was set back.
     begun.retain(|at| before(now, HOUR) < *at && *at <= now);
     let left = most.saturating_sub(begun.len());
-    let next = begun.len().checked_sub(most).and_then(|over| begun.get(over)).map_or(now, |at| after(*at, HOUR));
+    let next =
+        begun.len().checked_sub(most).and_then(|over| begun.get(over)).map_or(now, |at| after(*at, HOUR));
     (left, next)
 }
 
@@ -278,11 +286,15 @@ mod tests {
 
     #[test]
     fn it_is_due_when_a_third_of_its_life_is_left() {
-        for (whole, third, spread) in [(days(90), days(30), days(3)), (days(6), days(2), 17_280), (90, 30, 3)] {
+        for (whole, third, spread) in [(days(90), days(30), days(3)), (days(6), days(2), 17_280), (90, 30, 3)]
+        {
             for id in ["a", "b", "c", "d"] {
                 let due = by_life(life(1_000, 1_000 + whole), id);
                 let left = (1_000 + whole) * 1_000 - due.as_millisecond();
-                assert!((third * 1_000..=(third + spread) * 1_000).contains(&left), "{whole} {id}: {left} ms");
+                assert!(
+                    (third * 1_000..=(third + spread) * 1_000).contains(&left),
+                    "{whole} {id}: {left} ms"
+                );
                 assert_eq!(due, by_life(life(1_000, 1_000 + whole), id));
             }
         }
@@ -354,7 +366,9 @@ mod tests {
     #[test]
     fn what_lives_for_seconds_is_tried_again_in_seconds() {
         let short = Some(life(0, 90));
-        assert!(wait(1, short, "a") >= Duration::from_secs(5) && wait(1, short, "a") < Duration::from_secs(7));
+        assert!(
+            wait(1, short, "a") >= Duration::from_secs(5) && wait(1, short, "a") < Duration::from_secs(7)
+        );
         assert!(wait(30, short, "a") < Duration::from_secs(19));
         assert!(wait(1, Some(life(0, 0)), "a") == Duration::from_secs(1));
     }
@@ -362,9 +376,8 @@ mod tests {
     #[test]
     fn an_empty_file_is_ordered_at_once_and_another_ones_is_left_alone() {
         let now = at(1_000);
-        let check = |content: &Content, record: Option<&Record>| {
-            verdict(content, at(0), &names(), HERE, record, now)
-        };
+        let check =
+            |content: &Content, record: Option<&Record>| verdict(content, at(0), &names(), HERE, record, now);
         assert_eq!(check(&Content::Nothing, None), Verdict::Now);
         assert_eq!(check(&holds("x", 0, 10), None), Verdict::Foreign);
         // Somebody has put another one in the place of ours.
@@ -394,9 +407,8 @@ mod tests {
         let mut known = record("x");
         let window = Some(Window { start: at(10), end: at(20) });
         known.suggested = Some(Suggested { certificate: "x".into(), window, again: at(0) });
-        let check = |known: &Record| {
-            verdict(&holds("x", 0, days(90)), at(0), &names(), HERE, Some(known), at(1_000))
-        };
+        let check =
+            |known: &Record| verdict(&holds("x", 0, days(90)), at(0), &names(), HERE, Some(known), at(1_000));
         assert_eq!(check(&known), Verdict::Now);
         known.suggested.as_mut().expect("one").certificate = "y".into();
         assert!(matches!(check(&known), Verdict::Later(_)));
@@ -427,7 +439,14 @@ mod tests {
         let waits = |limited, after, failures| {
             let mut known = Record { failures, ..Record::default() };
             let after = after as u64;
-            fail(&mut known, "no".into(), Held { limited, after: Some(Duration::from_secs(after)) }, None, "a", now);
+            fail(
+                &mut known,
+                "no".into(),
+                Held { limited, after: Some(Duration::from_secs(after)) },
+                None,
+                "a",
+                now,
+            );
             known.again.expect("it waits").duration_since(now).as_secs()
         };
         assert_eq!(waits(true, days(1), 0), days(1));

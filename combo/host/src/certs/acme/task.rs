@@ -34,8 +34,8 @@ use super::{
     notes::{Notes, Unkept},
     order::{Issued, Wish, order},
     renewal::{
-        ASK_AGAIN, Content, Memory, ORDERS_PER_HOUR, Record, Suggested, Verdict, WANTED_PER_HOUR, Window, after,
-        allowance, ask_again, fail, succeed, verdict,
+        ASK_AGAIN, Content, Memory, ORDERS_PER_HOUR, Record, Suggested, Verdict, WANTED_PER_HOUR, Window,
+        after, allowance, ask_again, fail, succeed, verdict,
     },
     wake::Next,
     wanted::Wanted,
@@ -130,7 +130,9 @@ impl Renewals {
         }));
         let mut round = Round { memory, ..Round::default() };
         self.take_up(&notes, &mut found, &mut round);
-        for found in found.iter().filter(|found| wanted.iter().any(|name| found.file == format!("{name}{PEM}"))) {
+        for found in
+            found.iter().filter(|found| wanted.iter().any(|name| found.file == format!("{name}{PEM}")))
+        {
             round.record(&found.file).wanted = true;
         }
         self.ask_windows(&notes, &found, &mut round, &tick.cancel).await;
@@ -435,7 +437,10 @@ impl Renewals {
 
     fn failed(&self, found: &Found, failure: &Failure, round: &mut Round) {
         let again = self.put_down(found, failure, round);
-        round.said.push(format!("`{}` has no new certificate: {}; it is tried again at {again}", found.file, failure.why));
+        round.said.push(format!(
+            "`{}` has no new certificate: {}; it is tried again at {again}",
+            found.file, failure.why
+        ));
     }
 
     /// Nothing could be ordered.
@@ -446,7 +451,9 @@ impl Renewals {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let (files, url) = (files.join(", "), directory(&self.issuer.authority));
         let again = again.map(|again| format!("; it is tried again at {again}")).unwrap_or_default();
-        round.said.push(format!("nothing can be ordered at `{url}` for {files}{more}: {}{again}", failure.why));
+        round
+            .said
+            .push(format!("nothing can be ordered at `{url}` for {files}{more}: {}{again}", failure.why));
     }
 
     /// Remembers a failure; gives when it is tried again, in whole seconds.
@@ -501,7 +508,9 @@ impl Renewals {
             remembered && !foreign.contains(file)
         });
         while round.memory.files.len() > MOST_REMEMBERED + there.len() {
-            let Some(file) = round.memory.files.keys().find(|file| !there.contains(&***file)).cloned() else { break };
+            let Some(file) = round.memory.files.keys().find(|file| !there.contains(&***file)).cloned() else {
+                break;
+            };
             drop(round.memory.files.remove(&file));
         }
         let closed = allowance(&mut round.memory.begun_wanted, WANTED_PER_HOUR, now).0 == 0

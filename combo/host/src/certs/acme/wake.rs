@@ -58,7 +58,9 @@ impl Waking {
         let told = told(&self.folder);
         if let Err(error) = &told {
             let folder = self.folder.display();
-            tracing::warn!("nothing tells of new files in `{folder}`, so they are found within the hour: {error}");
+            tracing::warn!(
+                "nothing tells of new files in `{folder}`, so they are found within the hour: {error}"
+            );
         }
         Awake(tokio::spawn(self.wait(told.ok(), poke)).abort_handle())
     }
@@ -166,7 +168,9 @@ mod tests {
         drop(next.send(Some(Timestamp::now())));
         poke().await;
         drop(next.send(None));
-        fs::File::open(&path).and_then(|file| file.set_modified(std::time::SystemTime::now())).expect("touched");
+        fs::File::open(&path)
+            .and_then(|file| file.set_modified(std::time::SystemTime::now()))
+            .expect("touched");
         poke().await;
         // What is somebody else's is none.
         fs::write(path.join("b.pem"), "a certificate").expect("written");
