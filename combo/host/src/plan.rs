@@ -664,7 +664,7 @@ mod tests {
     #[test]
     fn what_is_in_clear_text_can_all_be_led_to_https() {
         let small = || Deployment::new("test").redirect_to_https();
-        let with = |said: &[&str]| said.iter().fold(small(), |deployment, said| deployment.listen(said));
+        let with = |said: &[&str]| said.iter().fold(small(), Deployment::listen);
         let plan =
             with(&["80", "haproxy:tcp6:81", "systemd:name=web", "unix:a", "redirect:port=1:82", "tls:c:443"]);
         let plan = plan.trusted_proxies(["10.0.0.0/8"]).hsts(Duration::from_secs(60)).plan().expect("a plan");
