@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     child::command,
     proxies::mirrors,
-    site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, eventually, free_port},
+    site::{ANY_PORT, ANY_TLS_PORT, FRAMEWORKS, Site, eventually, folder, free_port},
     wire::{Alpn, Wire},
 };
 
@@ -59,11 +59,11 @@ fn apps_see_who_connects_to_the_proxy() {
         .listen(format!("haproxy:{ANY_TLS_PORT}"))
         .listen(format!("tls:certs:haproxy:{ANY_PORT}"))
         .trusted_proxies(["127.0.0.1"]);
-    let site = Site::in_folder(deployment, |folder| {
-        let pair = ["key.pem", "cert.pem"].map(|name| fs::read_to_string(folder.join(name)).unwrap());
-        fs::create_dir(folder.join("certs")).unwrap();
-        fs::write(folder.join("certs/localhost.pem"), pair.concat()).unwrap();
-    });
+    let folder = folder();
+    let pair = ["key.pem", "cert.pem"].map(|name| fs::read_to_string(folder.path().join(name)).unwrap());
+    fs::create_dir(folder.path().join("certs")).unwrap();
+    fs::write(folder.path().join("certs/localhost.pem"), pair.concat()).unwrap();
+    let site = Site::start_in(folder, deployment);
     let addresses: Vec<SocketAddr> = site
         .handle()
         .addresses()

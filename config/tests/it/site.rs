@@ -119,13 +119,6 @@ impl Site {
         Self::start_in(folder(), deployment)
     }
 
-    /// The same, with more in its folder.
-    pub(crate) fn in_folder(deployment: Deployment, fill: impl FnOnce(&Path)) -> Self {
-        let folder = folder();
-        fill(folder.path());
-        Self::start_in(folder, deployment)
-    }
-
     pub(crate) fn start_in(folder: TempDir, deployment: Deployment) -> Self {
         let _ = log();
         let plan = deployment.root(folder.path()).plan().expect("a right deployment");

@@ -1,3 +1,5 @@
+//! What endpoints mean, what is wrong with those that mean nothing, and that all of them survive printing.
+
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::{parse::CLIENT_CA, *};

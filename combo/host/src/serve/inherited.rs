@@ -239,8 +239,8 @@ mod tests {
         StartedWith { passed: passed.collect(), none: "there is none".to_owned() }
     }
 
-    fn check(started_with: &mut StartedWith, which: Inherited, expected: Result<usize, &str>) {
-        let claimed = started_with.claim(&which).map(|sockets| sockets.len());
+    fn check(started_with: &mut StartedWith, which: &Inherited, expected: Result<usize, &str>) {
+        let claimed = started_with.claim(which).map(|sockets| sockets.len());
         assert_eq!(claimed, expected.map_err(str::to_owned), "{which:?}");
     }
 
@@ -254,16 +254,20 @@ mod tests {
             (None, What::Other("no stream socket", None)),
         ];
         let there = &mut with(given);
-        check(there, name("none"), Err("none has that name: they are `web`, `web`, `other`"));
-        check(there, Inherited::Index(4), Err("there are 4 of them, from 0 on"));
-        check(there, Inherited::Index(3), Err("descriptor 6 is no stream socket"));
-        check(there, name("web"), Ok(2));
-        check(there, name("web"), Err("descriptor 3 (`web`) is taken by another endpoint"));
-        check(there, Inherited::Fd(5), Ok(1));
-        check(there, Inherited::Index(2), Err("descriptor 5 (`other`) is taken by another endpoint"));
+        check(there, &name("none"), Err("none has that name: they are `web`, `web`, `other`"));
+        check(there, &Inherited::Index(4), Err("there are 4 of them, from 0 on"));
+        check(there, &Inherited::Index(3), Err("descriptor 6 is no stream socket"));
+        check(there, &name("web"), Ok(2));
+        check(there, &name("web"), Err("descriptor 3 (`web`) is taken by another endpoint"));
+        check(there, &Inherited::Fd(5), Ok(1));
+        check(there, &Inherited::Index(2), Err("descriptor 5 (`other`) is taken by another endpoint"));
         let there = &mut with(vec![(None, What::Listens(listener()))]);
-        check(there, name("web"), Err("the sockets have no names (`LISTEN_FDNAMES`); say `systemd:index=0`"));
-        check(&mut with(vec![]), Inherited::Index(0), Err("there is none"));
+        check(
+            there,
+            &name("web"),
+            Err("the sockets have no names (`LISTEN_FDNAMES`); say `systemd:index=0`"),
+        );
+        check(&mut with(vec![]), &Inherited::Index(0), Err("there is none"));
     }
 
     #[test]
