@@ -69,6 +69,36 @@ fn curl_gets_every_version_of_http_over_every_kind_of_endpoint() {
 }
 
 #[test]
+fn curl_speaks_tls_over_a_unix_socket() {
+    let folder = site::folder();
+    let pair = ["key.pem", "cert.pem"].map(|name| std::fs::read_to_string(folder.path().join(name)).unwrap());
+    std::fs::create_dir(folder.path().join("certs")).unwrap();
+    std::fs::write(folder.path().join("certs/localhost.pem"), pair.concat()).unwrap();
+    let site = Site::start_in(folder, three().listen("tls:certs:unix:tls.sock"));
+    let (socket, cert) = (site.path("tls.sock"), site.path("cert.pem"));
+    let (socket, cert) = (socket.to_str().unwrap(), cert.to_str().unwrap());
+    for (version, spoken) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        for framework in FRAMEWORKS {
+            let url = format!("https://localhost/{framework}/where");
+            let words = [
+                version,
+                "--unix-socket",
+                socket,
+                "--cacert",
+                cert,
+                "--write-out",
+                "\n%{http_version}",
+                &url,
+            ];
+            let said = curl(&words);
+            let (body, line) = said.out.rsplit_once('\n').unwrap_or_else(|| panic!("{said:?}"));
+            let seen: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!((line, &seen["scheme"]), (spoken, &"https".into()), "{said:?}");
+        }
+    }
+}
+
+#[test]
 fn curl_is_led_to_https() {
     let redirect = format!("redirect:{ANY_PORT}");
     let child = Child::with(&["--listen", &redirect, "--listen", ANY_TLS_PORT], |_| ());

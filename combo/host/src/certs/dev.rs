@@ -115,7 +115,7 @@ impl Dev {
 
     fn sign(&self, host: &str) -> Result<CertifiedKey, BoxError> {
         let key = KeyPair::generate()?;
-        let made = certificate_of([host], &[], Timestamp::now())?.signed_by(&key, &self.issuer)?;
+        let made = certificate_of(&[host], &[], Timestamp::now())?.signed_by(&key, &self.issuer)?;
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         Ok(found::certified(vec![made.der().clone()], key)?)
     }
@@ -158,7 +158,8 @@ impl Noticed for Dev {
     }
 }
 
-fn served(folder: &Path) -> PathBuf {
+/// Where certificates of that folder are served from.
+pub(crate) fn served(folder: &Path) -> PathBuf {
     folder.join(SERVED.0)
 }
 
@@ -200,7 +201,8 @@ pub(crate) fn prepare(folder: &Path, host: &str, now: Timestamp) -> Result<bool,
     // The host that it may sign for is the one that it was made on.
     let host = permits(&authority, host).then_some(host);
     let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let made = certificate_of(["localhost"].into_iter().chain(host), &addresses, now)?;
+    let names: Vec<&str> = ["localhost"].into_iter().chain(host).collect();
+    let made = certificate_of(&names, &addresses, now)?;
     let key = KeyPair::generate()?;
     let made = made.signed_by(&key, &issuer)?;
     put(&certificate, &format!("{}{}", key.serialize_pem(), made.pem()), 0o600)?;
@@ -256,12 +258,12 @@ fn subnet(address: IpAddr, prefix: u8) -> CidrSubnet {
     }
 }
 
-fn certificate_of<'a>(
-    names: impl IntoIterator<Item = &'a str>,
+fn certificate_of(
+    names: &[&str],
     addresses: &[IpAddr],
     now: Timestamp,
 ) -> Result<CertificateParams, BoxError> {
-    let names: Vec<_> = names.into_iter().map(str::to_owned).collect();
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names)?;
     params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
     hold(&mut params, now, DAYS.1);

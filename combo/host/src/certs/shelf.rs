@@ -449,8 +449,7 @@ mod tests {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = rcgen::CertificateParams::new(names).expect("names");
         params.not_after = rcgen::date_time_ymd(2027, 1, 1);
-        params.not_after +=
-            (std::time::Duration::from_secs(24 * 60 * 60)) * u32::try_from(days).expect("days");
+        params.not_after += Duration::from_secs(24 * 60 * 60) * u32::try_from(days).expect("days");
         let key = rcgen::KeyPair::generate().expect("a key");
         (key.serialize_pem(), params.self_signed(&key).expect("a certificate").pem())
     }
@@ -479,7 +478,7 @@ mod tests {
         fn noticed(make: impl FnOnce(&Path)) -> Self {
             let case = Self::new(make);
             let (tell, told) = channel();
-            let noticing = notice(vec![case.shelf.clone()], move |one| drop(tell.send(one)));
+            let noticing = notice(vec![case.shelf.clone()], move |one| tell.send(one).unwrap_or_default());
             Self { changes: Some((noticing.expect("a thread"), told)), ..case }
         }
 

@@ -32,6 +32,8 @@ use crate::{
     step::alternatives,
 };
 
+#[cfg(feature = "tls")]
+mod certs;
 mod jobs;
 
 /// Something went wrong.
@@ -103,6 +105,19 @@ enum What {
         /// How many instants
         #[arg(long, value_name = "N", default_value_t = 10)]
         next: usize,
+    },
+    /// Print every certificate: its hosts, when it expires, where it is, who renews it; needs no running process
+    #[cfg(feature = "tls")]
+    Certs {
+        /// Exit 1 if one has expired, is near its end or is broken
+        #[arg(long)]
+        check: bool,
+        /// With fewer days left, or less than a quarter of its life, a certificate is near its end
+        #[arg(long, value_name = "N", default_value_t = 14)]
+        days: i64,
+        /// One JSON object per line: host, names, from, expires, days, issuer, file, renewal, problem
+        #[arg(long)]
+        json: bool,
     },
     /// Print what became of every tick, the oldest first; also while the deployment runs
     Ledger {
@@ -243,6 +258,15 @@ fn obey(line: CommandLine, deployment: fn() -> Deployment) -> ExitCode {
                 }
             }
             What::Run => run(plan, said.log, said.verbose).await,
+            #[cfg(feature = "tls")]
+            What::Certs { check, days, json } => {
+                let root = plan.root.clone().unwrap_or_default();
+                let rows = certs::rows(&plan, &root, days, Timestamp::now());
+                match print(&if json { certs::lines(&rows) } else { certs::table(&rows) }) {
+                    ExitCode::SUCCESS if check && certs::are_troubled(&rows) => ExitCode::from(ERROR),
+                    code => code,
+                }
+            }
             What::Jobs => match written(&plan) {
                 Ok(written) if written.damaged > 0 => {
                     let table = print(&jobs::standing(&plan, &written, Timestamp::now()));

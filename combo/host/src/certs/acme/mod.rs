@@ -113,7 +113,6 @@ pub(crate) struct Standing {
 }
 
 /// How the orders of a folder stand, by the name of the file. Reads one file; nothing if there is none.
-#[expect(dead_code, reason = "for the command that lists certificates")]
 pub(crate) fn standing(folder: &Path) -> std::collections::BTreeMap<String, Standing> {
     let files = notes::glance(folder).files.into_iter();
     files
