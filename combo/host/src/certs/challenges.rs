@@ -18,10 +18,6 @@ use rustls::sign::CertifiedKey;
 /// What ALPN calls the protocol of tls-alpn-01 (RFC 8737, section 6.2).
 pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
 
-/// Where http-01 is looked for (RFC 8555, section 8.3); the token follows.
-#[expect(dead_code, reason = "for the endpoints")]
-pub(crate) const WELL_KNOWN: &str = "/.well-known/acme-challenge/";
-
 /// What is pending now. Clones are the same value and cheap.
 #[derive(Clone, Default)]
 pub(crate) struct Challenges(Arc<Shared>);

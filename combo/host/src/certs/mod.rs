@@ -13,6 +13,7 @@
 
 #[cfg(feature = "acme")]
 pub(crate) mod acme;
+#[cfg_attr(not(any(test, feature = "acme")), expect(dead_code, reason = "nobody orders anything"))]
 pub(crate) mod challenges;
 pub(crate) mod dev;
 pub(crate) mod found;
