@@ -55,7 +55,12 @@ fn shake(count: usize, port: u16, certificate: &str, resumed: bool) -> Result<St
     Ok(format!("{count} handshakes"))
 }
 
-fn handshake(port: u16, config: &Arc<ClientConfig>, kind: HandshakeKind, ticket: bool) -> Result<(), Failure> {
+fn handshake(
+    port: u16,
+    config: &Arc<ClientConfig>,
+    kind: HandshakeKind,
+    ticket: bool,
+) -> Result<(), Failure> {
     let mut socket = client::connect(port)?;
     let mut tls = ClientConnection::new(config.clone(), Ipv4Addr::LOCALHOST.into())?;
     while tls.is_handshaking() {

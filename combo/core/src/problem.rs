@@ -257,7 +257,11 @@ mod tests {
                 "endpoint `redirect:tcp:80` listens where `tcp:80` does",
             ),
             (
-                Problem::OrderedTwice { folder: "c".into(), first: "le:c:443".into(), second: "lets:c:444".into() },
+                Problem::OrderedTwice {
+                    folder: "c".into(),
+                    first: "le:c:443".into(),
+                    second: "lets:c:444".into(),
+                },
                 "endpoint `lets:c:444` orders the certificates of `c` in another way than `le:c:443`",
             ),
             (

@@ -45,6 +45,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
+//! | `acme` | `le:`, `lets:` and `acme:` endpoints: certificates ordered and renewed (RFC 8555); needs `tls` |
 //! | `actix` | [`mount::actix`] |
 //! | `axum` | [`mount::axum`] |
 //! | `files` | [`mount::files`](mount::files()), [`mount::embedded`](mount::embedded()) |

@@ -636,6 +636,38 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "acme")]
+    fn a_folder_whose_certificates_are_ordered_has_a_job() {
+        let ordering = |endpoints: &[&str]| {
+            let deployment = endpoints.iter().copied().fold(Deployment::new("test"), Deployment::listen);
+            deployment.mount("/", mount::redirect("/b"))
+        };
+        let plan = ordering(&["le:certs:443", "le:certs:444", "tls:others:445"]).plan().expect("a plan");
+        let table = plan.to_string();
+        for line in [
+            "  certificates certs  every 1h from start",
+            "also when a file in it is emptied, and when a certificate is due",
+            "orders certificates at `https://acme-v02.api.letsencrypt.org/directory`, proved by tls-alpn-01",
+            "is not waited for at the stop",
+        ] {
+            assert!(table.contains(line), "no `{line}` in\n{table}");
+        }
+        assert_eq!(plan.jobs.len(), 1);
+        assert_eq!(plan.jobs[0].may_write, [PathBuf::from("certs")]);
+        check(
+            ordering(&["le:certs:443", "lets:certs:444"]),
+            &[
+                "endpoint `lets:certs:444` orders the certificates of `certs` in another way than `le:certs:443`",
+            ],
+        );
+        let nothing = |_: Tick| async { Ok::<_, BoxError>(Vec::<Change>::new()) };
+        check(
+            ordering(&["le:certs:443"]).job(Job::new("certificates certs", "every 4s", nothing)),
+            &["job `certificates certs` is said twice"],
+        );
+    }
+
+    #[test]
     fn one_place_is_listened_on_once() {
         let deployment = ["80", "redirect:tcp:80", "unix:a", "tls:c:unix:./a", "fd:3", "systemd:index=0"];
         let deployment = deployment.into_iter().fold(Deployment::new("test"), Deployment::listen);

@@ -609,10 +609,10 @@ async fn work(
         PlannedWork::Task(task) => task,
         // What it writes, no layer would catch.
         #[cfg(feature = "testing")]
-        PlannedWork::Command(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        PlannedWork::Command(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle::FOREIGN),
         // What it orders is from the real world.
         #[cfg(all(feature = "acme", feature = "testing"))]
-        PlannedWork::Certificates(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        PlannedWork::Certificates(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle::ORDERS),
         #[cfg(feature = "acme")]
         PlannedWork::Certificates(ordered) => {
             let environment = account.map(Account::environment).unwrap_or_default().to_vec();
@@ -630,7 +630,7 @@ async fn work(
             grace: policies.grace,
         }),
         #[cfg(all(feature = "tokio-cron-scheduler", feature = "testing"))]
-        PlannedWork::Hosted(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle),
+        PlannedWork::Hosted(_) if opening.layer.is_some() => Arc::new(crate::testing::Idle::FOREIGN),
         #[cfg(feature = "tokio-cron-scheduler")]
         PlannedWork::Hosted(job) => match jobs::hosted::open(job).await {
             Ok(code) => Arc::new(code),

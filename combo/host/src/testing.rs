@@ -354,12 +354,20 @@ fn keep(
     }
 }
 
-/// Stands in for what does its own writing.
-pub(crate) struct Idle;
+/// Stands in for what does its own writing, or asks others; says that it is not run.
+pub(crate) struct Idle(pub(crate) &'static str);
+
+impl Idle {
+    /// What stands in for a program or foreign code.
+    pub(crate) const FOREIGN: Self = Self("neither hosted code nor a command is run in a rig");
+    /// What stands in for orders.
+    #[cfg(feature = "acme")]
+    pub(crate) const ORDERS: Self = Self("nothing is ordered in a rig");
+}
 
 impl ErasedTask for Idle {
     fn run<'a>(&'a self, _: Tick, _: &'a Output) -> Wanted<'a> {
-        let why = "what does its own writing or ordering is not run in a rig".to_owned();
+        let why = self.0.to_owned();
         Box::pin(std::future::ready(Err(Outcome::Skipped { why })))
     }
 }

@@ -445,6 +445,26 @@ fn an_order_survives_kill_9() {
 }
 
 #[test]
+fn what_was_issued_and_not_written_is_not_ordered_again() {
+    let authority = Authority::start(&Ways::default());
+    let (file, kept) = ("a.example.com.pem", authority.certs().join(".acme/obtained/a.example.com.pem"));
+    authority.touch(&[file]);
+    let issued = {
+        let _site = authority.site("");
+        authority.issued(file)
+    };
+    // As if it had been killed in between.
+    fs::write(&kept, &issued).unwrap();
+    authority.touch(&[file]);
+    let orders = |authority: &Authority| authority.pebble.log.with(&["POST /order-plz"]).len();
+    let before = orders(&authority);
+    let _site = authority.site("");
+    assert_eq!(authority.issued(file), issued);
+    authority.is_served("a.example.com");
+    assert!(before > 0 && orders(&authority) == before);
+}
+
+#[test]
 fn one_that_fails_stops_no_other_and_waits() {
     let authority = Authority::start(&Ways::default());
     // Nobody listens there.

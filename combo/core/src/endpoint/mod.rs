@@ -195,8 +195,8 @@ pub enum Authority {
     Other {
         /// The URL of its directory, https.
         directory: String,
-        /// The file with the authorities that its own certificate is signed by, PEM; those that the system trusts
-        /// unless said.
+        /// The file with the authorities that its own certificate is signed by, PEM; those that browsers
+        /// trust unless said.
         root: Option<PathBuf>,
     },
 }

@@ -275,6 +275,11 @@ fn inherited(which: &Inherited) -> io::Result<Vec<Bound>> {
 /// What encrypts an endpoint's connections, if something does.
 #[cfg(feature = "tls")]
 fn open_tls(endpoint: &Endpoint, root: &Path, store: &Store) -> Result<Option<Tls>, Error> {
+    #[cfg(not(feature = "acme"))]
+    if endpoint.tls().is_some_and(|tls| tls.issuer.is_some()) {
+        let (endpoint, cause) = (discreet(&endpoint.to_string()).into_owned(), not_there("feature `acme`"));
+        return Err(Kind::Listen { endpoint, cause }.into());
+    }
     super::tls::open(endpoint, &discreet(&endpoint.to_string()), root, store)
 }
 

@@ -55,7 +55,7 @@ mod tests {
         params.serial_number = Some(SerialNumber::from_slice(&[1, 2, 3]));
         (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2026, 4, 1));
         params.use_authority_key_identifier_extension = true;
-        let signed = params.clone().signed_by(&key, &root).expect("a certificate");
+        let signed = params.signed_by(&key, &root).expect("a certificate");
         let leaf = Leaf::read(format!("{}{}", key.serialize_pem(), signed.pem()).as_bytes()).expect("a leaf");
         assert!(leaf.id.ends_with(".AQID") && leaf.identifier().is_some(), "{}", leaf.id);
         assert_eq!(leaf.life.from.to_string(), "2026-01-01T00:00:00Z");

@@ -32,6 +32,8 @@ pub(super) struct Found {
     pub(super) touched: Timestamp,
     /// What it is to be ordered for, or why it cannot be.
     pub(super) names: Result<Vec<String>, String>,
+    /// There is no such file: a handshake has asked for this name.
+    pub(super) wanted: bool,
 }
 
 /// Looks into a folder. What somebody else put there, and is not remembered, is not even opened.
@@ -65,7 +67,7 @@ pub(super) fn look(folder: &Path, memory: &Memory) -> io::Result<Vec<Found>> {
             kind.modified().ok().and_then(|at| Timestamp::try_from(at).ok()).unwrap_or(Timestamp::MIN);
         let listed = list.as_ref().map_or(Timestamp::MIN, |(at, _)| *at);
         let names = asked(stem, list.as_ref().map(|(_, text)| &**text));
-        found.push(Found { content, leaf, touched: touched.max(listed), names, file });
+        found.push(Found { content, leaf, touched: touched.max(listed), names, file, wanted: false });
     }
     found.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(found)

@@ -131,7 +131,7 @@ async fn prove(order: &mut Order, wish: &Wish<'_>, proofs: &mut Vec<Proof>) -> R
     let kind = match wish.challenge {
         Challenge::Http01 => ChallengeType::Http01,
         Challenge::Dns01 => ChallengeType::Dns01,
-        _ => ChallengeType::TlsAlpn01,
+        Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
     };
     let (mut begun, mut tries) = (HashSet::new(), TRIES);
     'again: loop {
@@ -185,7 +185,7 @@ async fn proof(
             hook.set(&name, &value).await?;
             Ok(Proof::Record { name, value })
         }
-        _ => {
+        Challenge::TlsAlpn01 => {
             let shown = shown(name, authorization.digest().as_ref());
             let shown =
                 shown.map_err(|error| format!("no certificate was made that proves `{name}`: {error}"))?;

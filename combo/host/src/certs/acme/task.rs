@@ -58,6 +58,9 @@ const WINDOWS: usize = 200;
 /// How soon after an order it is looked whether the file has what was issued.
 const SEEN: Duration = Duration::from_secs(2);
 
+/// How long that may take in all; what is not known by then is asked for the next time.
+const ASKING: Duration = Duration::from_secs(60);
+
 /// How many failures are told in full.
 const TOLD: usize = 16;
 
@@ -126,13 +129,12 @@ impl Renewals {
                 leaf: None,
                 touched: Timestamp::MIN,
                 names: Ok(vec![name.clone()]),
+                wanted: true,
             })
         }));
         let mut round = Round { memory, ..Round::default() };
         self.take_up(&notes, &mut found, &mut round);
-        for found in
-            found.iter().filter(|found| wanted.iter().any(|name| found.file == format!("{name}{PEM}")))
-        {
+        for found in found.iter().filter(|found| found.wanted) {
             round.record(&found.file).wanted = true;
         }
         self.ask_windows(&notes, &found, &mut round, &tick.cancel).await;
@@ -229,8 +231,17 @@ impl Renewals {
         });
         // A stream of the closure itself could not be sent to another thread.
         let asked: Vec<_> = asked.collect();
-        let answers: Vec<_> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
-        for (file, certificate, answer) in answers {
+        let mut answers = stream::iter(asked).buffer_unordered(AT_ONCE);
+        let mut late = std::pin::pin!(tokio::time::sleep(ASKING));
+        loop {
+            let (file, certificate, answer) = tokio::select! {
+                answer = answers.next() => match answer {
+                    Some(answer) => answer,
+                    None => return,
+                },
+                () = cancel.cancelled() => return,
+                () = &mut late => return,
+            };
             let record = round.record(&file);
             let before = record.suggested.take().filter(|known| known.certificate == certificate);
             record.suggested = Some(match answer {
@@ -264,8 +275,13 @@ impl Renewals {
             let names = match &found.names {
                 Ok(names) => names,
                 Err(why) => {
-                    let foreign = found.content != Content::Nothing;
-                    if !foreign {
+                    let ours = match &found.content {
+                        Content::Nothing => true,
+                        Content::Certificate { id, .. } => {
+                            record.is_some_and(|record| record.certificates.contains(id))
+                        }
+                    };
+                    if ours {
                         round.said.push(format!("`{}` is not ordered: {why}", found.file));
                     }
                     continue;
@@ -301,7 +317,7 @@ impl Renewals {
         let (mut left, slot) = allowance(&mut memory.begun, ORDERS_PER_HOUR, now);
         let (mut left_wanted, _) = allowance(&mut memory.begun_wanted, WANTED_PER_HOUR, now);
         due.retain(|index| {
-            let wanted = found[*index].touched == Timestamp::MIN;
+            let wanted = found[*index].wanted;
             if left == 0 || (wanted && left_wanted == 0) {
                 if !wanted {
                     *put_off = Some(put_off.map_or(slot, |at| at.min(slot)));
@@ -485,7 +501,7 @@ impl Renewals {
                 || found.content.clone(),
                 |leaf| Content::Certificate { id: leaf.id.clone(), life: leaf.life },
             );
-            let wanted = found.touched == Timestamp::MIN && content == Content::Nothing;
+            let wanted = found.wanted && content == Content::Nothing;
             match verdict(&content, found.touched, names, here, record, now) {
                 Verdict::Later(at) if wanted => {
                     let _ = waiting.insert(names[0].clone(), at);

@@ -155,7 +155,7 @@ mod tests {
         let (next, waiting) = watch::channel(None);
         let (poked, mut pokes) = mpsc::unbounded_channel();
         let waking = Waking { folder: path.clone(), wanted: wanted.clone(), next: waiting };
-        let awake = waking.wake(move || drop(poked.send(())));
+        let awake = waking.wake(move || poked.send(()).expect("somebody waits"));
         let mut poke = async || pokes.recv().await.expect("it is due");
         // At the start.
         poke().await;
@@ -165,9 +165,9 @@ mod tests {
         poke().await;
         assert!(wanted.want("a.example.com"));
         poke().await;
-        drop(next.send(Some(Timestamp::now())));
+        next.send(Some(Timestamp::now())).expect("somebody waits");
         poke().await;
-        drop(next.send(None));
+        next.send(None).expect("somebody waits");
         fs::File::open(&path)
             .and_then(|file| file.set_modified(std::time::SystemTime::now()))
             .expect("touched");
