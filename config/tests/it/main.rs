@@ -91,6 +91,9 @@ mod suites;
 /// System calls.
 #[cfg(feature = "outside")]
 mod syscalls;
+/// What clients and a scanner from outside say of TLS.
+#[cfg(feature = "outside")]
+mod tls;
 /// Connections that become something else.
 mod upgrades;
 /// Root that becomes a user.

@@ -175,6 +175,8 @@ fn config(
     };
     let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    // Ours is the order of how strong they are.
+    config.ignore_client_order = true;
     // Other than tickets, which each worker can read, it would be a table that they share.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
