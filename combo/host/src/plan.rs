@@ -17,14 +17,14 @@ use crate::{
 };
 use combo_core::{
     Draining, Endpoint, Overlap, Pattern, Policies, Problem, Problems, Timestamp, Trigger, User,
-    endpoint::{Challenge, Port, Redirect, discreet},
+    endpoint::{Certificates, Challenge, Port, Redirect, discreet},
     pattern::Host,
     trigger::Event,
 };
 #[cfg(feature = "acme")]
 use combo_core::{
     OnDrain,
-    endpoint::{Certificates, Issuer, Tls},
+    endpoint::{Issuer, Tls},
 };
 
 /// More threads than this have never served anybody.
@@ -432,6 +432,12 @@ fn write_table(plan: &Plan, now: Option<Timestamp>, f: &mut fmt::Formatter<'_>) 
     for endpoint in &plan.endpoints {
         let everywhere = endpoint.port().is_some_and(Port::is_everywhere);
         writeln!(f, "  {}{}", shown(endpoint), if everywhere { ", every interface" } else { "" })?;
+        if endpoint.tls().is_some_and(|tls| tls.certificates == Certificates::Dev) {
+            writeln!(
+                f,
+                "    to be trusted: `combo/dev/authority.pem` in `$XDG_STATE_HOME` or `~/.local/state`"
+            )?;
+        }
     }
     if let Some(hsts) = &plan.hsts {
         writeln!(f, "  over https, tells browsers to use nothing else: {hsts}")?;

@@ -465,6 +465,18 @@ fn a_host_that_is_neither_mounted_nor_of_the_certificate_is_421() {
 }
 
 #[test]
+fn keys_that_others_may_read_are_named() {
+    let shop = Shop::new(&[("a.org.pem", &["a.org"]), ("b.org.pem", &["b.org"]), ("c.org.pem", &["c.org"])]);
+    for (file, mode) in [("a.org.pem", 0o644), ("b.org.pem", 0o604), ("c.org.pem", 0o640)] {
+        let path = shop.folder.path().join(file);
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let _site = Site::start(three().listen(shop.endpoint("")));
+    let said = log().wait(&["others on this machine may read a key", &*shop.folder.path().to_string_lossy()]);
+    assert!(said.contains("file=a.org.pem") && said.contains("files=2"), "{said}");
+}
+
+#[test]
 fn a_folder_that_is_not_there_is_named() {
     let errors = crate::site::refused(three().listen(format!("tls:nowhere:{ANY_PORT}")), folder().path());
     let said = errors.to_string();

@@ -304,7 +304,7 @@ impl Shelf {
                 // Until there is another.
                 let _ = files.insert(cert, File { stamp: None, broken: None, ..file });
             } else if file.shown.is_some() {
-                tracing::info!(file = %self.within(&cert), "a certificate is gone");
+                tracing::info!(file = %self.within(&cert), folder = %self.place, "a certificate is gone");
             }
         }
         looked.changed |= !first && known.empty != empty;
@@ -316,8 +316,8 @@ impl Shelf {
             tracing::info!(folder = %self.place, "certificates are looked for again");
         }
         if let Some(one) = exposed.first() {
-            let (file, files) = (self.within(one), exposed.len());
-            tracing::warn!(%file, files, "others on this machine may read a key: `chmod o=` would help");
+            let (file, files, folder) = (self.within(one), exposed.len(), &self.place);
+            tracing::warn!(%file, files, %folder, "others on this machine may read a key: `chmod o=` would help");
         }
         if looked.changed {
             self.show(&known);
@@ -378,14 +378,14 @@ impl Shelf {
 
     fn say_new(&self, source: &Source, pair: &Pair) {
         let (file, hosts, until) = (self.within(&source.cert), pair.names(), instant(pair.leaf.until));
-        tracing::info!(%file, hosts, %until, "a certificate is new");
+        tracing::info!(%file, folder = %self.place, hosts, %until, "a certificate is new");
         self.say_expired(source, pair);
     }
 
     fn say_expired(&self, source: &Source, pair: &Pair) {
         if pair.leaf.until < Timestamp::now().as_second() {
             let (file, until) = (self.within(&source.cert), instant(pair.leaf.until));
-            tracing::warn!(%file, %until, "a certificate has expired");
+            tracing::warn!(%file, folder = %self.place, %until, "a certificate has expired");
         }
     }
 
