@@ -1,5 +1,5 @@
 //! Opens connections to 127.0.0.1 one after another, with TLS 1.3 and X25519 alone, and closes each when the handshake
-//! is over: `shake COUNT PORT CERTIFICATE full|resumed`. A resumed one has a ticket of the one before, and takes
+//! is over: `shake COUNT PORT CERTIFICATE full|resumed [HOST]`, which is the address unless it is said. A resumed one has a ticket of the one before, and takes
 //! another. Ends with an error if a handshake is of the other kind. The file is PEM, and trusted.
 
 use std::{error::Error, net::Ipv4Addr, process::ExitCode, sync::Arc};
@@ -9,25 +9,36 @@ use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore,
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
     version::TLS13,
 };
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    program("shake COUNT PORT CERTIFICATE full|resumed", |words| {
-        let [count, port, certificate, kind] = words else { return None };
+    program("shake COUNT PORT CERTIFICATE full|resumed [HOST]", |words| {
+        let [count, port, certificate, kind, host @ ..] = words else { return None };
+        let host = match host {
+            [] => Ipv4Addr::LOCALHOST.into(),
+            [host] => ServerName::try_from((*host).to_owned()).ok()?,
+            _ => return None,
+        };
         let resumed = match *kind {
             "full" => false,
             "resumed" => true,
             _ => return None,
         };
-        Some(shake(count.parse().ok()?, port.parse().ok()?, certificate, resumed))
+        Some(shake(count.parse().ok()?, port.parse().ok()?, certificate, resumed, &host))
     })
 }
 
-fn shake(count: usize, port: u16, certificate: &str, resumed: bool) -> Result<String, Failure> {
+fn shake(
+    count: usize,
+    port: u16,
+    certificate: &str,
+    resumed: bool,
+    host: &ServerName<'static>,
+) -> Result<String, Failure> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(certificate)? {
         roots.add(certificate?)?;
@@ -41,15 +52,15 @@ fn shake(count: usize, port: u16, certificate: &str, resumed: bool) -> Result<St
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     if resumed {
         let config = Arc::new(config);
-        handshake(port, &config, HandshakeKind::Full, true)?;
+        handshake(port, host, &config, HandshakeKind::Full, true)?;
         for _ in 0..count {
-            handshake(port, &config, HandshakeKind::Resumed, true)?;
+            handshake(port, host, &config, HandshakeKind::Resumed, true)?;
         }
     } else {
         config.resumption = Resumption::disabled();
         let config = Arc::new(config);
         for _ in 0..count {
-            handshake(port, &config, HandshakeKind::Full, false)?;
+            handshake(port, host, &config, HandshakeKind::Full, false)?;
         }
     }
     Ok(format!("{count} handshakes"))
@@ -57,12 +68,13 @@ fn shake(count: usize, port: u16, certificate: &str, resumed: bool) -> Result<St
 
 fn handshake(
     port: u16,
+    host: &ServerName<'static>,
     config: &Arc<ClientConfig>,
     kind: HandshakeKind,
     ticket: bool,
 ) -> Result<(), Failure> {
     let mut socket = client::connect(port)?;
-    let mut tls = ClientConnection::new(config.clone(), Ipv4Addr::LOCALHOST.into())?;
+    let mut tls = ClientConnection::new(config.clone(), host.clone())?;
     while tls.is_handshaking() {
         let _ = tls.complete_io(&mut socket)?;
     }

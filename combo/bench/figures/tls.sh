@@ -4,6 +4,8 @@
 
 readonly HANDSHAKES_BAR='≤ 1.00'
 readonly SEALED_NGINX_BAR='≤ 0.45'
+readonly CERTIFICATES_START_BAR='< 1000'
+readonly CERTIFICATES_HANDSHAKE_BAR='≤ 1.05'
 
 # Handshakes with a certificate of P-256, TLS 1.3 and X25519, beside nginx: what one costs in CPU time, so that the bar
 # holds on every machine.
@@ -35,6 +37,41 @@ shake() {
     local name=$1-$kind
     ((round >= 0)) || name=warmed
     count "$name" "$count" "$3" "$work/shake" "$count" "$2" "$work/certificate.pem" "$kind"
+}
+
+# A folder with 10,000 certificates beside one with a single one: how long the start takes, and what a handshake costs
+# by the name of a host, a while after that. The bar leaves room for the noise of CPU time.
+figure_certificates() {
+    local scheme=http kind=full name many folder count=$((REQUESTS / 20)) round host endpoint
+    local -A server=() sealed=()
+    say 'certificates: 10,000 beside one'
+    for many in 1 10000; do
+        folder=$work/certificates-$many
+        mkdir "$folder"
+        "$work/many_certificates" "$many" "$folder" >>"$work/output"
+        free_port
+        sealed[$many]=$port endpoint=tls:$folder:tcp:$port:interface=127.0.0.1
+        frankenstein_command --listen "$endpoint" --workers 1 --log off
+        row "start to first answer, certificates: $many" '' '' \
+            "$("$work/first_answer" 5 "$port" /axum/hello/world "${command[@]}")" ms "$CERTIFICATES_START_BAR"
+        start "${command[@]}"
+        server[$many]=$pid
+        answers "$pid" "http://127.0.0.1:$port/axum/hello/world" "$GREETING"
+    done
+    # By then the keys are parsed, which is done behind the back of who is served.
+    sleep 5
+    for ((round = -1; round < ROUNDS; round++)); do
+        for many in 1 10000; do
+            host=host$((many / 2)).example.com
+            name=certificates-$many
+            ((round >= 0)) || name=warmed
+            count "$name" "$count" "${server[$many]}" "$work/shake" "$count" "${sealed[$many]}" \
+                "$work/certificates-$many/$host.pem" "$kind" "$host"
+        done
+    done
+    row 'full TLS handshake: 10,000 certificates / one' "$(cost certificates-1)" "$(cost certificates-10000)" \
+        "$(ratio "$(microseconds certificates-1)" "$(microseconds certificates-10000)")" '' "$CERTIFICATES_HANDSHAKE_BAR"
+    stop "${server[@]}"
 }
 
 # The median of the CPU time of the samples `$1`.
