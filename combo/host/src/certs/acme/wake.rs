@@ -169,7 +169,7 @@ mod tests {
         next.send(Some(Timestamp::now())).expect("somebody waits");
         poke().await;
         next.send(None).expect("somebody waits");
-Notes::ask(&path).expect("touched");
+        Notes::ask(&path).expect("touched");
         poke().await;
         // What is somebody else's is none.
         fs::write(path.join("b.pem"), "a certificate").expect("written");
