@@ -13,6 +13,7 @@ use combo_core::{
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::plain;
 use crate::{
     certs::{
         dev,
@@ -25,6 +26,9 @@ use crate::{
 };
 
 const DAY: i64 = 24 * 60 * 60;
+
+/// How many days before its end somebody should see to a certificate, unless it lives for a few weeks only.
+const NEAR: i64 = 14;
 
 /// A file with a certificate, or one that asks for one.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
@@ -60,7 +64,7 @@ enum Renewal {
 }
 
 /// All certificates of a plan's endpoints.
-pub(super) fn rows(plan: &Plan, root: &Path, near: i64, now: Timestamp) -> Vec<Row> {
+pub(super) fn rows(plan: &Plan, root: &Path, near: Option<i64>, now: Timestamp) -> Vec<Row> {
     let (mut rows, mut seen) = (Vec::new(), Vec::new());
     for endpoint in &plan.endpoints {
         match (endpoint.tls(), endpoint.bare()) {
@@ -98,7 +102,7 @@ pub(super) fn rows(plan: &Plan, root: &Path, near: i64, now: Timestamp) -> Vec<R
 struct How {
     orders: bool,
     made: bool,
-    near: i64,
+    near: Option<i64>,
     now: Timestamp,
 }
 
@@ -138,6 +142,9 @@ fn of_folder(said: &Path, root: &Path, how: How) -> Vec<Row> {
         });
     }
     rows.sort_by(|a, b| a.file.cmp(&b.file));
+    if rows.is_empty() {
+        rows.push(unseen(said.to_owned(), Some("there is no certificate in it".to_owned())));
+    }
     rows
 }
 
@@ -166,7 +173,12 @@ fn row(source: &Source, found: Result<(), Broken>, file: PathBuf, renewal: Renew
         }
         Err(broken) => (None, Some(broken)),
     };
+    let foreign = |(leaf, name): (&Leaf, &Name)| {
+        let is_for = *name == Name::Default || leaf.names.iter().any(|known| known.covers(name));
+        (!is_for).then(|| format!("it is not for `{name}`"))
+    };
     let problem = problem.map(|broken| chain(&broken));
+    let problem = problem.or_else(|| leaf.as_ref().zip(source.name.as_ref()).and_then(foreign));
     let row = Row { host, renewal, problem, ..unseen(file, None) };
     match leaf {
         None => row,
@@ -180,15 +192,15 @@ fn row(source: &Source, found: Result<(), Broken>, file: PathBuf, renewal: Renew
     }
 }
 
-/// Whether it is near its end: fewer days than these are left, and of one that holds for weeks less than a quarter.
-fn judged(mut row: Row, near: i64, now: Timestamp) -> Row {
+/// Whether it is near its end: fewer days than these are left, or else than [`NEAR`] and than a quarter of its life.
+fn judged(mut row: Row, near: Option<i64>, now: Timestamp) -> Row {
     let (Some(from), Some(expires)) = (row.from, row.expires) else { return row };
     let left = expires.as_second() - now.as_second();
     let quarter = (expires.as_second() - from.as_second()) / 4;
     row.days = Some(left.div_euclid(DAY));
     let problem = if left <= 0 {
         Some("it has expired".to_owned())
-    } else if left < (near.saturating_mul(DAY)).min(quarter) {
+    } else if left < near.map_or(quarter.min(NEAR * DAY), |days| days.saturating_mul(DAY)) {
         Some("it is near its end".to_owned())
     } else if from > now {
         Some(format!("it does not hold before {from}"))
@@ -257,7 +269,7 @@ pub(super) fn table(rows: &[Row]) -> String {
     }
     for row in rows {
         if let Some(problem) = &row.problem {
-            let _ = writeln!(text, "\n`{}`: {problem}", row.file.display());
+            let _ = writeln!(text, "\n`{}`: {}", plain(&row.file.display().to_string()), plain(problem));
         }
     }
     text
@@ -279,7 +291,7 @@ fn cells(row: &Row) -> [String; 7] {
         Renewal::Soon => "as soon as it runs".to_owned(),
         Renewal::Made => "by itself".to_owned(),
     };
-    [
+    let cells = [
         or_none(row.host.clone()),
         names,
         or_none(row.expires.map(day)),
@@ -287,7 +299,8 @@ fn cells(row: &Row) -> [String; 7] {
         or_none(row.issuer.clone()),
         row.file.display().to_string(),
         renewal,
-    ]
+    ];
+    cells.map(|cell| plain(&cell).into_owned())
 }
 
 /// A JSON object a line.
@@ -331,9 +344,10 @@ mod tests {
         write("d.org.pem", "");
         write("e.org.pem", "broken");
         write("_.f.org.pem", &made(&["*.f.org"], (2027, 2, 1)));
+        write("g.org.pem", &made(&["a.org"], (2027, 2, 1)));
         let deployment = Deployment::new("test").listen("tls:certs:tcp:1").listen("tls:certs:tcp:2");
         let plan = deployment.plan().expect("a plan");
-        let rows = rows(&plan, root.path(), 14, now());
+        let rows = rows(&plan, root.path(), None, now());
         assert_eq!(
             table(&rows),
             "\
@@ -344,6 +358,7 @@ b.org    b.org, c.org, d.org, 1 more  2026-12-10  11    Example CA  certs/b.org.
 c.org    c.org                        2026-11-01  -28   Example CA  certs/c.org.pem    by hand
 d.org    -                            -           -     -           certs/d.org.pem    by hand
 e.org    -                            -           -     -           certs/e.org.pem    by hand
+g.org    a.org                        2027-02-01  64    Example CA  certs/g.org.pem    by hand
 
 `certs/b.org.pem`: it is near its end
 
@@ -352,6 +367,8 @@ e.org    -                            -           -     -           certs/e.org.
 `certs/d.org.pem`: it is empty, and nobody orders one here
 
 `certs/e.org.pem`: there is no certificate in it
+
+`certs/g.org.pem`: it is not for `g.org`
 "
         );
         assert!(are_troubled(&rows) && !are_troubled(&rows[..2]));
@@ -365,19 +382,31 @@ e.org    -                            -           -     -           certs/e.org.
     }
 
     #[test]
+    fn what_others_have_said_moves_no_cursor() {
+        let said = "too many\r\n\u{1b}[31mEVIL";
+        let row = Row { issuer: Some(said.into()), ..unseen(said.into(), Some(said.into())) };
+        let shown = table(&[row]);
+        assert_eq!(shown.lines().count(), 4, "{shown}");
+        assert!(!shown.replace('\n', "").contains(char::is_control), "{shown}");
+    }
+
+    #[test]
     fn what_holds_for_days_is_near_its_end_in_its_last_quarter() {
         let at = |day: i64| Timestamp::from_second(now().as_second() + day * DAY).ok();
         for (from, until, near, expected) in [
-            (-50, 40, 14, false),
-            (-80, 13, 14, true),
-            (-3, 3, 14, false),
-            (-5, 1, 14, true),
-            (-80, 15, 16, true),
-            (-80, 0, 0, true),
-            (1, 90, 14, true),
+            (-50, 40, None, false),
+            (-80, 13, None, true),
+            (-80, 15, None, false),
+            (-3, 3, None, false),
+            (-5, 1, None, true),
+            (-80, 15, Some(16), true),
+            (-80, 13, Some(5), false),
+            (-11, 9, Some(100), true),
+            (-80, 0, Some(0), true),
+            (1, 90, None, true),
         ] {
             let row = Row { from: at(from), expires: at(until), problem: None, ..unseen("a".into(), None) };
-            assert_eq!(judged(row, near, now()).problem.is_some(), expected, "{from} {until} {near}");
+            assert_eq!(judged(row, near, now()).problem.is_some(), expected, "{from} {until} {near:?}");
         }
     }
 }

@@ -215,7 +215,7 @@ fn so_far(counts: &Counts) -> String {
 
 /// How a tick ended: `ran, 0.3 ms late, took 2 ms`.
 fn ended(entry: &Entry) -> String {
-    let mut text = entry.outcome.to_string();
+    let mut text = super::plain(&entry.outcome.to_string()).into_owned();
     if entry.attempt > 0 {
         let (late, took) = (said(entry.lateness), said(entry.took()));
         let _ = write!(text, ", {late} late, took {took}");

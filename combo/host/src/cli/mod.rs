@@ -6,6 +6,7 @@
 )]
 
 use std::{
+    borrow::Cow,
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -112,9 +113,9 @@ enum What {
         /// Exit 1 if one has expired, is near its end or is broken
         #[arg(long)]
         check: bool,
-        /// With fewer days left, or less than a quarter of its life, a certificate is near its end
-        #[arg(long, value_name = "N", default_value_t = 14)]
-        days: i64,
+        /// With fewer days left a certificate is near its end; unless said 14, or a quarter of its life if that is less
+        #[arg(long, value_name = "N")]
+        days: Option<i64>,
         /// One JSON object per line: host, names, from, expires, days, issuer, file, renewal, problem
         #[arg(long)]
         json: bool,
@@ -322,6 +323,16 @@ fn complain(lines: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// What somebody else has said, for a terminal: without what would move its cursor or begin a line.
+fn plain(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let escaped =
+        text.chars().map(|one| if one.is_control() { one.escape_default().to_string() } else { one.into() });
+    escaped.collect::<String>().into()
+}
+
 fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -509,8 +520,8 @@ fn log(form: LogForm, verbose: u8) -> Option<WorkerGuard> {
         NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).finish(std::io::stderr());
     let level = match verbose {
         // The scheduler that hosted jobs bring says how it is built, at every start; what clients do to the
-        // library of HTTP/2 it says as often as they do it, and we once in a while.
-        0 => "info,h2=error,tokio_cron_scheduler=warn",
+        // libraries of HTTP/2 and TLS they say as often as they do it, and we once in a while.
+        0 => "info,h2=error,rustls=error,tokio_cron_scheduler=warn",
         1 => "debug",
         _ => "trace",
     };
