@@ -158,7 +158,7 @@ impl fmt::Display for Problem {
             ),
             Self::NoProxy { said, trust } => write!(
                 f,
-                "endpoint `{said}` is for proxies and trusts none; say `.trusted_proxies([\"{trust}\"])`"
+                "endpoint `{said}` is for proxies and trusts none; say `.trusted_proxies([\"{trust}\"])` or `--trusted-proxy {trust}`"
             ),
             Self::NoEndpoint => {
                 f.write_str("there are mounts but no endpoint to listen on; say `.listen(\"tcp:8080\")`")
@@ -274,7 +274,7 @@ mod tests {
             ),
             (
                 Problem::NoProxy { said: "haproxy:80".into(), trust: "10.0.0.0/8" },
-                "endpoint `haproxy:80` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`",
+                "endpoint `haproxy:80` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])` or `--trusted-proxy 10.0.0.0/8`",
             ),
             (
                 Problem::NoEndpoint,

@@ -621,9 +621,8 @@ mod tests {
     #[test]
     fn behind_a_proxy_there_is_one_that_is_trusted() {
         let behind = || Deployment::new("test").listen("haproxy:80").listen("haproxy:unix:a.sock");
-        let tcp =
-            "endpoint `haproxy:80` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`";
-        let unix = "endpoint `haproxy:unix:a.sock` is for proxies and trusts none; say `.trusted_proxies([\"unix\"])`";
+        let tcp = "endpoint `haproxy:80` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])` or `--trusted-proxy 10.0.0.0/8`";
+        let unix = "endpoint `haproxy:unix:a.sock` is for proxies and trusts none; say `.trusted_proxies([\"unix\"])` or `--trusted-proxy unix`";
         check(behind(), &[tcp, unix]);
         check(behind().trusted_proxies(["unix"]), &[tcp]);
         check(behind().trusted_proxies(["192.0.2.1"]), &[unix]);
@@ -635,8 +634,8 @@ mod tests {
         check(
             Deployment::new("test").listen("tls:c:haproxy:tcp:443").listen("redirect:haproxy:systemd:name=a"),
             &[
-                "endpoint `tls:c:haproxy:tcp:443` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`",
-                "endpoint `redirect:haproxy:systemd:name=a` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])`",
+                "endpoint `tls:c:haproxy:tcp:443` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])` or `--trusted-proxy 10.0.0.0/8`",
+                "endpoint `redirect:haproxy:systemd:name=a` is for proxies and trusts none; say `.trusted_proxies([\"10.0.0.0/8\"])` or `--trusted-proxy 10.0.0.0/8`",
             ],
         );
     }

@@ -165,6 +165,9 @@ struct Said {
     /// The same; beside --listen it adds to it
     #[arg(long, global = true, value_name = "PORT")]
     port: Vec<String>,
+    /// Believe this proxy instead, as `10.0.0.0/8` or `unix`; repeatable
+    #[arg(long, global = true, value_name = "NETWORK")]
+    trusted_proxy: Vec<String>,
     /// The folder that relative paths are under
     #[arg(long, global = true, value_name = "DIR", env = "COMBO_ROOT", overrides_with = "root")]
     root: Option<PathBuf>,
@@ -300,6 +303,9 @@ impl Said {
     fn onto(&self, mut deployment: Deployment) -> Deployment {
         if !self.listen.is_empty() || !self.port.is_empty() {
             deployment.listen = self.listen.iter().chain(&self.port).cloned().collect();
+        }
+        if !self.trusted_proxy.is_empty() {
+            deployment.trusted_proxies.clone_from(&self.trusted_proxy);
         }
         if let Some(root) = &self.root {
             deployment.root = Some(root.clone());
@@ -566,12 +572,16 @@ mod tests {
 
     #[test]
     fn what_is_said_here_replaces_what_the_deployment_says() {
-        let deployment = || Deployment::new("test").listen("tcp:8080").workers(3).root("a");
-        let words = ["x", "--port", "9000", "--listen", "unix:a", "--workers", "1"].map(Into::into);
+        let deployment =
+            || Deployment::new("test").listen("tcp:8080").workers(3).root("a").trusted_proxies(["192.0.2.1"]);
+        let line =
+            "x --port 9000 --listen unix:a --workers 1 --trusted-proxy 10.0.0.0/8 --trusted-proxy unix";
+        let words = line.split(' ').map(Into::into);
         let said = CommandLine::read(words).expect("a command line").said;
         let deployment = said.onto(deployment());
         assert_eq!(deployment.listen, ["unix:a", "9000"]);
         assert_eq!((deployment.workers, deployment.root), (Some(1), Some("a".into())));
+        assert_eq!(deployment.trusted_proxies, ["10.0.0.0/8", "unix"]);
     }
 
     #[test]
