@@ -157,16 +157,23 @@ impl Renewals {
         match Notes::open(&self.folder) {
             Ok(notes) => Ok(kept.insert(Arc::new(notes)).clone()),
             Err(Unkept::By(pid)) => {
-                let asked = match Notes::ask(&self.folder) {
-                    Ok(()) => "was asked to look now".to_owned(),
-                    Err(error) => format!("could not be asked: {error}"),
+                // A server hears of what is to be done as the other process does, and would hear itself ask.
+                let asked = match self.is_by_hand().then(|| Notes::ask(&self.folder)) {
+                    None => String::new(),
+                    Some(Ok(())) => " and was asked to look now".to_owned(),
+                    Some(Err(error)) => format!(" and could not be asked: {error}"),
                 };
-                Err(Outcome::Skipped { why: format!("process {pid} looks after `{said}` and {asked}") })
+                Err(Outcome::Skipped { why: format!("process {pid} looks after `{said}`{asked}") })
             }
             Err(Unkept::Io(error)) => {
                 Err(Outcome::Failed { why: format!("cannot keep notes in `{said}`: {error}") })
             }
         }
+    }
+
+    /// Whether nothing but people makes this due.
+    fn is_by_hand(&self) -> bool {
+        self.next.is_closed()
     }
 
     /// Takes what was issued before and is not in its file, and forgets what is.
@@ -553,4 +560,53 @@ fn told(said: &[String]) -> String {
         let _ = write!(text, "; and {} more", said.len() - TOLD);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::SystemTime};
+
+    use super::*;
+    use crate::certs::acme::{Ordered, renewals, wake::Waking};
+
+    /// A folder whose authority is not there, and what wakes it.
+    fn folder() -> (tempfile::TempDir, Renewals, Waking) {
+        let root = tempfile::tempdir().expect("a folder");
+        fs::create_dir(root.path().join("certs")).expect("a folder");
+        let issuer = Issuer {
+            authority: Authority::Other { directory: "https://127.0.0.1:1/directory".into(), root: None },
+            email: None,
+            eab: None,
+            challenge: Challenge::TlsAlpn01,
+            hook: None,
+            on_demand: vec!["*.example.org".into()],
+        };
+        let ordered = Ordered::new("certs".into(), issuer);
+        let waking = ordered.waking(root.path());
+        let renewals = renewals(root.path(), ordered, Challenges::default(), Vec::new());
+        (root, renewals, waking)
+    }
+
+    fn tick() -> Tick {
+        Tick::at(Timestamp::now())
+    }
+
+    #[tokio::test]
+    async fn only_who_is_not_told_himself_asks_the_other_process() {
+        let (_root, renewals, waking) = folder();
+        let other = Notes::open(&renewals.folder).expect("notes");
+        let written = || fs::metadata(&renewals.folder).and_then(|found| found.modified()).expect("a folder");
+        let old = SystemTime::UNIX_EPOCH;
+        fs::File::open(&renewals.folder).and_then(|folder| folder.set_modified(old)).expect("set");
+        let why = async || match renewals.renew(tick()).await {
+            Err(Outcome::Skipped { why }) => why,
+            other => panic!("{other:?}"),
+        };
+        let said = format!("process {} looks after `certs`", std::process::id());
+        assert_eq!((why().await, written()), (said.clone(), old));
+        drop(waking);
+        assert_eq!(why().await, said + " and was asked to look now");
+        assert_ne!(written(), old);
+        drop(other);
+    }
 }
