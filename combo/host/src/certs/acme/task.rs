@@ -58,6 +58,9 @@ const WINDOWS: usize = 200;
 /// How soon after an order it is looked whether the file has what was issued.
 const SEEN: Duration = Duration::from_secs(2);
 
+/// How soon it is tried again after nothing could be done at all.
+const HINDERED: Duration = Duration::from_secs(5 * 60);
+
 /// How long that may take in all; what is not known by then is asked for the next time.
 const ASKING: Duration = Duration::from_secs(60);
 
@@ -109,6 +112,14 @@ struct Round {
 
 impl Renewals {
     async fn renew(&self, tick: Tick) -> Result<Wants, Outcome> {
+        let ended = self.go_round(tick).await;
+        if matches!(ended, Err(Outcome::Failed { .. })) {
+            let _ = self.next.send_replace(Some(after(Timestamp::now(), HINDERED)));
+        }
+        ended
+    }
+
+    async fn go_round(&self, tick: Tick) -> Result<Wants, Outcome> {
         let notes = self.notes().await?;
         let refused = |what: &str, error: std::io::Error| {
             let folder = self.said.display();
@@ -139,9 +150,15 @@ impl Renewals {
         }
         self.ask_windows(&notes, &found, &mut round, &tick.cancel).await;
         let due = self.due(&found, &mut round, tick.now);
-        self.order_all(&notes, &found, due, &mut round, &tick.cancel).await;
+        self.order_all(&notes, &found, due, &mut round, &tick).await;
         self.look_ahead(&found, &mut round, Timestamp::now());
-        notes.remember(&round.memory).map_err(|error| refused("cannot keep the notes", error))?;
+        // What was issued is for its file all the same.
+        if let Err(error) = notes.remember(&round.memory) {
+            let said = format!("cannot keep the notes of `{}`: {error}", self.said.display());
+            if !round.said.contains(&said) {
+                round.said.push(said);
+            }
+        }
         let Round { changes, said, .. } = round;
         let outcome = if said.is_empty() { Outcome::Ran } else { Outcome::Failed { why: told(&said) } };
         Ok(Wants { changes, outcome })
@@ -320,7 +337,7 @@ impl Renewals {
             }
             free
         });
-        let Round { memory, put_off, .. } = round;
+        let Round { memory, put_off, .. } = &mut *round;
         let (mut left, slot) = allowance(&mut memory.begun, ORDERS_PER_HOUR, now);
         let (mut left_wanted, _) = allowance(&mut memory.begun_wanted, WANTED_PER_HOUR, now);
         due.retain(|index| {
@@ -332,11 +349,7 @@ impl Renewals {
                 return false;
             }
             left -= 1;
-            memory.begun.push(now);
-            if wanted {
-                left_wanted -= 1;
-                memory.begun_wanted.push(now);
-            }
+            left_wanted -= usize::from(wanted);
             true
         });
         due
@@ -348,14 +361,25 @@ impl Renewals {
         found: &[Found],
         mut due: Vec<usize>,
         round: &mut Round,
-        cancel: &Cancel,
+        tick: &Tick,
     ) {
+        let cancel = &tick.cancel;
+        if due.is_empty() || cancel.is_cancelled() {
+            return;
+        }
+        // Whoever cannot write down what he has begun would begin it again and again.
+        let before = (round.memory.begun.clone(), round.memory.begun_wanted.clone());
+        round.begin(found, &due, tick.now);
+        if let Err(error) = notes.remember(&round.memory) {
+            (round.memory.begun, round.memory.begun_wanted) = before;
+            round.said.push(format!("cannot keep the notes of `{}`: {error}", self.said.display()));
+            return round.put_off(after(Timestamp::now(), HINDERED));
+        }
         // A second time if the authority has forgotten us.
         for again in [false, true] {
             if due.is_empty() || cancel.is_cancelled() {
                 return;
             }
-            self.remember(notes, &round.memory);
             let account = match self.account(notes).await {
                 Ok(account) => account,
                 Err(failure) => return self.fail_all(found, &due, &failure, round),
@@ -548,6 +572,15 @@ impl Round {
         self.memory.files.entry(file.to_owned()).or_default()
     }
 
+    fn begin(&mut self, found: &[Found], due: &[usize], now: Timestamp) {
+        for index in due {
+            self.memory.begun.push(now);
+            if found[*index].wanted {
+                self.memory.begun_wanted.push(now);
+            }
+        }
+    }
+
     fn put_off(&mut self, until: Timestamp) {
         self.put_off = Some(self.put_off.map_or(until, |at| at.min(until)));
     }
@@ -608,5 +641,28 @@ mod tests {
         assert_eq!(why().await, said + " and was asked to look now");
         assert_ne!(written(), old);
         drop(other);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_ordered_while_nothing_can_be_written_down() {
+        let (_root, renewals, mut waking) = folder();
+        let notes = renewals.notes().await.expect("notes");
+        fs::write(renewals.folder.join("a.example.com.pem"), "").expect("written");
+        let own = renewals.folder.join(".acme");
+        fs::rename(&own, renewals.folder.join("away")).expect("moved");
+        let before = Timestamp::now();
+        let wants = renewals.renew(tick()).await.expect("it has looked");
+        let Outcome::Failed { why } = wants.outcome else { panic!("{:?}", wants.outcome) };
+        assert!(why.starts_with("cannot keep the notes of `certs`: "), "{why}");
+        assert!(!why.contains("nothing can be ordered"), "{why}");
+        assert_eq!(notes.memory().expect("it is known").begun, []);
+        let next = waking.next.borrow_and_update().expect("it is tried again");
+        assert!(next >= after(before, HINDERED), "{next}");
+        // There is nobody to order from, which is known because it was tried.
+        fs::rename(renewals.folder.join("away"), &own).expect("moved back");
+        let wants = renewals.renew(tick()).await.expect("it has looked");
+        let Outcome::Failed { why } = wants.outcome else { panic!("{:?}", wants.outcome) };
+        assert!(why.starts_with("nothing can be ordered at "), "{why}");
+        assert_eq!(notes.memory().expect("it is known").begun.len(), 1);
     }
 }
