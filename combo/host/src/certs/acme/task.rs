@@ -389,19 +389,12 @@ impl Renewals {
             let ordering: Vec<_> = std::mem::take(&mut due).into_iter().map(begin).collect();
             let mut ordering = stream::iter(ordering).buffer_unordered(AT_ONCE);
             let mut strangers = Vec::new();
+            // Each ends by itself when it is told to.
             while let Some((index, ended)) = ordering.next().await {
-                if cancel.is_cancelled() {
-                    return;
-                }
                 match ended {
-                    Err(failure) if failure.stranger && !again => {
-                        strangers.push(index);
-                        continue;
-                    }
-                    Err(failure) => self.failed(&found[index], &failure, round),
-                    Ok(issued) => self.issued(notes, &found[index], issued, round),
+                    Err(failure) if failure.stranger && !again => strangers.push(index),
+                    ended => self.ended(notes, &found[index], ended, round, cancel),
                 }
-                self.remember(notes, &round.memory);
             }
             if !strangers.is_empty() {
                 let url = directory(&self.issuer.authority);
@@ -460,6 +453,24 @@ impl Renewals {
             Failure::ours(format!("cannot believe `{}`: {error}", whose.display()))
         })?;
         account(notes, &self.issuer, &client).await
+    }
+
+    /// Takes note of how an order has ended.
+    fn ended(
+        &self,
+        notes: &Notes,
+        found: &Found,
+        ended: Result<Issued, Failure>,
+        round: &mut Round,
+        cancel: &Cancel,
+    ) {
+        match ended {
+            Ok(issued) => self.issued(notes, found, issued, round),
+            // It need not wait because of that.
+            Err(_) if cancel.is_cancelled() => return,
+            Err(failure) => self.failed(found, &failure, round),
+        }
+        self.remember(notes, &round.memory);
     }
 
     fn issued(&self, notes: &Notes, found: &Found, issued: Issued, round: &mut Round) {
@@ -664,5 +675,37 @@ mod tests {
         let Outcome::Failed { why } = wants.outcome else { panic!("{:?}", wants.outcome) };
         assert!(why.starts_with("nothing can be ordered at "), "{why}");
         assert_eq!(notes.memory().expect("it is known").begun.len(), 1);
+    }
+
+    /// An empty file.
+    fn empty(name: &str) -> Found {
+        Found {
+            file: format!("{name}{PEM}"),
+            content: Content::Nothing,
+            leaf: None,
+            touched: Timestamp::MIN,
+            names: Ok(vec![name.to_owned()]),
+            wanted: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_issued_when_it_was_told_to_end_is_kept() {
+        let (_root, renewals, _waking) = folder();
+        let notes = renewals.notes().await.expect("notes");
+        let made = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).expect("a certificate");
+        let pem = made.signing_key.serialize_pem() + &made.cert.pem();
+        let leaf = Leaf::read(pem.as_bytes()).expect("a certificate");
+        let (mut round, cancel) = (Round::default(), Cancel::new());
+        cancel.cancel();
+        let issued = Ok(Issued { pem: pem.clone(), leaf: leaf.clone() });
+        renewals.ended(&notes, &empty("a.example.com"), issued, &mut round, &cancel);
+        let ended = Err(Failure::ours("it was told to end"));
+        renewals.ended(&notes, &empty("b.example.com"), ended, &mut round, &cancel);
+        assert_eq!(notes.obtained("a.example.com.pem").expect("read"), Some(pem));
+        let files = notes.memory().expect("read").files;
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["a.example.com.pem"]);
+        assert_eq!(files["a.example.com.pem"].certificates, [leaf.id]);
+        assert!(round.said.is_empty(), "{:?}", round.said);
     }
 }
