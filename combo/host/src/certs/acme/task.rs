@@ -49,7 +49,7 @@ use crate::{
     },
 };
 
-/// How many are ordered at once.
+/// How many are ordered at once. They are one tick, because a file is written when its tick is over.
 const AT_ONCE: usize = 4;
 
 /// How many windows of renewal are asked for in one tick.
@@ -340,8 +340,14 @@ impl Renewals {
         let Round { memory, put_off, .. } = &mut *round;
         let (mut left, slot) = allowance(&mut memory.begun, ORDERS_PER_HOUR, now);
         let (mut left_wanted, _) = allowance(&mut memory.begun_wanted, WANTED_PER_HOUR, now);
+        let mut more = false;
+        let mut chosen = 0;
         due.retain(|index| {
             let wanted = found[*index].wanted;
+            if chosen == AT_ONCE {
+                more = true;
+                return false;
+            }
             if left == 0 || (wanted && left_wanted == 0) {
                 if !wanted {
                     *put_off = Some(put_off.map_or(slot, |at| at.min(slot)));
@@ -350,8 +356,12 @@ impl Renewals {
             }
             left -= 1;
             left_wanted -= usize::from(wanted);
+            chosen += 1;
             true
         });
+        if more {
+            round.put_off(now);
+        }
         due
     }
 
@@ -707,5 +717,18 @@ mod tests {
         assert_eq!(files.keys().collect::<Vec<_>>(), ["a.example.com.pem"]);
         assert_eq!(files["a.example.com.pem"].certificates, [leaf.id]);
         assert!(round.said.is_empty(), "{:?}", round.said);
+    }
+
+    #[test]
+    fn a_few_are_a_tick_and_the_others_are_the_next() {
+        let (_root, renewals, _waking) = folder();
+        let now = Timestamp::now();
+        let found: Vec<_> = (0..=AT_ONCE).map(|at| empty(&format!("a{at}.example.com"))).collect();
+        let mut round = Round::default();
+        assert_eq!(renewals.due(&found, &mut round, now), (0..AT_ONCE).collect::<Vec<_>>());
+        assert_eq!(round.put_off, Some(now));
+        let mut round = Round::default();
+        assert_eq!(renewals.due(&found[..AT_ONCE], &mut round, now).len(), AT_ONCE);
+        assert_eq!(round.put_off, None);
     }
 }
