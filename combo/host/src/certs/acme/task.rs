@@ -67,6 +67,9 @@ const ASKING: Duration = Duration::from_secs(60);
 /// How many failures are told in full.
 const TOLD: usize = 16;
 
+/// How long a name that was wanted waits if there is a file for it.
+const THERE: Duration = Duration::from_secs(3_600);
+
 /// How long it is remembered that a name that was wanted has failed.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3_600);
 
@@ -106,6 +109,8 @@ struct Round {
     said: Vec<String>,
     /// What there is now of files for which one was issued.
     issued: BTreeMap<String, Leaf>,
+    /// Names that were wanted and are not to be for a while.
+    waiting: BTreeMap<String, Timestamp>,
     /// What there is to do before any of them is due, and when.
     put_off: Option<Timestamp>,
 }
@@ -131,19 +136,23 @@ impl Renewals {
         let looked = looked.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         let mut found = looked.map_err(|error| refused("cannot look for certificates", error))?;
         let wanted = self.wanted.take();
-        found.extend(wanted.iter().filter_map(|name| {
+        let mut round = Round { memory, ..Round::default() };
+        for name in wanted {
             let file = format!("{name}{PEM}");
-            // It has come in the meantime.
-            (!self.folder.join(&file).exists()).then(|| Found {
+            // It has come in the meantime, or is nothing that handshakes could take: that is not asked every time.
+            if self.folder.join(&file).symlink_metadata().is_ok() {
+                let _ = round.waiting.insert(name, after(tick.now, THERE));
+                continue;
+            }
+            found.push(Found {
                 file,
                 content: Content::Nothing,
                 leaf: None,
                 touched: Timestamp::MIN,
-                names: Ok(vec![name.clone()]),
+                names: Ok(vec![name]),
                 wanted: true,
-            })
-        }));
-        let mut round = Round { memory, ..Round::default() };
+            });
+        }
         self.take_up(&notes, &mut found, &mut round);
         for found in found.iter().filter(|found| found.wanted) {
             round.record(&found.file).wanted = true;
@@ -544,7 +553,8 @@ impl Renewals {
     fn look_ahead(&self, found: &[Found], round: &mut Round, now: Timestamp) {
         let here = directory(&self.issuer.authority);
         let mut next = round.put_off;
-        let mut waiting = BTreeMap::new();
+        let mut waiting = std::mem::take(&mut round.waiting);
+        let mut later = Vec::new();
         let mut foreign = HashSet::new();
         for found in found {
             let Ok(names) = &found.names else { continue };
@@ -565,6 +575,7 @@ impl Renewals {
                 Verdict::Foreign => {
                     let _ = foreign.insert(found.file.clone());
                 }
+                Verdict::Now if wanted => later.extend(names.iter().cloned()),
                 // It was not begun, or is asked for in a way that cannot be.
                 Verdict::Now => {}
             }
@@ -584,6 +595,10 @@ impl Renewals {
         let closed = allowance(&mut round.memory.begun_wanted, WANTED_PER_HOUR, now).0 == 0
             || allowance(&mut round.memory.begun, ORDERS_PER_HOUR, now).0 == 0;
         self.wanted.settle(waiting, closed, now);
+        // They are wanted still.
+        for name in later {
+            let _ = self.wanted.want(&name);
+        }
         let _ = self.next.send_replace(next);
     }
 }
@@ -730,5 +745,26 @@ mod tests {
         let mut round = Round::default();
         assert_eq!(renewals.due(&found[..AT_ONCE], &mut round, now).len(), AT_ONCE);
         assert_eq!(round.put_off, None);
+    }
+
+    #[tokio::test]
+    async fn a_name_whose_file_is_of_no_use_is_not_wanted_at_every_handshake() {
+        let (_root, renewals, _waking) = folder();
+        fs::write(renewals.folder.join("a.example.org.pem"), "what is this").expect("written");
+        assert!(renewals.wanted.want("a.example.org"));
+        let wants = renewals.renew(tick()).await.expect("it has looked");
+        assert_eq!((wants.outcome, wants.changes.len()), (Outcome::Ran, 0));
+        assert!(!renewals.wanted.want("a.example.org"));
+        assert!(renewals.wanted.want("b.example.org"));
+    }
+
+    #[test]
+    fn what_was_wanted_and_not_begun_is_wanted_still() {
+        let (_root, renewals, _waking) = folder();
+        let found = Found { wanted: true, ..empty("a.example.org") };
+        assert!(renewals.wanted.want("a.example.org"));
+        assert_eq!(renewals.wanted.take().len(), 1);
+        renewals.look_ahead(&[found], &mut Round::default(), Timestamp::now());
+        assert_eq!(renewals.wanted.take().len(), 1);
     }
 }
