@@ -111,6 +111,8 @@ struct Round {
     issued: BTreeMap<String, Leaf>,
     /// Names that were wanted and are not to be for a while.
     waiting: BTreeMap<String, Timestamp>,
+    /// Until when nothing is begun.
+    hindered: Option<Timestamp>,
     /// What there is to do before any of them is due, and when.
     put_off: Option<Timestamp>,
 }
@@ -392,7 +394,9 @@ impl Renewals {
         if let Err(error) = notes.remember(&round.memory) {
             (round.memory.begun, round.memory.begun_wanted) = before;
             round.said.push(format!("cannot keep the notes of `{}`: {error}", self.said.display()));
-            return round.put_off(after(Timestamp::now(), HINDERED));
+            let until = after(Timestamp::now(), HINDERED);
+            round.hindered = Some(until);
+            return round.put_off(until);
         }
         // A second time if the authority has forgotten us.
         for again in [false, true] {
@@ -575,7 +579,10 @@ impl Renewals {
                 Verdict::Foreign => {
                     let _ = foreign.insert(found.file.clone());
                 }
-                Verdict::Now if wanted => later.extend(names.iter().cloned()),
+                Verdict::Now if wanted => match round.hindered {
+                    Some(until) => drop(waiting.insert(names[0].clone(), until)),
+                    None => later.push(names[0].clone()),
+                },
                 // It was not begun, or is asked for in a way that cannot be.
                 Verdict::Now => {}
             }
@@ -687,7 +694,9 @@ mod tests {
         let own = renewals.folder.join(".acme");
         fs::rename(&own, renewals.folder.join("away")).expect("moved");
         let before = Timestamp::now();
+        assert!(renewals.wanted.want("a.example.org"));
         let wants = renewals.renew(tick()).await.expect("it has looked");
+        assert!(!renewals.wanted.want("a.example.org"));
         let Outcome::Failed { why } = wants.outcome else { panic!("{:?}", wants.outcome) };
         assert!(why.starts_with("cannot keep the notes of `certs`: "), "{why}");
         assert!(!why.contains("nothing can be ordered"), "{why}");
