@@ -155,7 +155,7 @@ impl Renewals {
                 wanted: true,
             });
         }
-        self.take_up(&notes, &mut found, &mut round);
+        self.take_up(&notes, &found, &mut round);
         for found in found.iter().filter(|found| found.wanted) {
             round.record(&found.file).wanted = true;
         }
@@ -205,10 +205,10 @@ impl Renewals {
     }
 
     /// Takes what was issued before and is not in its file, and forgets what is.
-    fn take_up(&self, notes: &Notes, found: &mut Vec<Found>, round: &mut Round) {
-        found.retain(|found| {
-            let Ok(Some(pem)) = notes.obtained(&found.file) else { return true };
-            let Ok(leaf) = Leaf::read(pem.as_bytes()) else { return true };
+    fn take_up(&self, notes: &Notes, found: &[Found], round: &mut Round) {
+        for found in found {
+            let Ok(Some(pem)) = notes.obtained(&found.file) else { continue };
+            let Ok(leaf) = Leaf::read(pem.as_bytes()) else { continue };
             let there = matches!(&found.content, Content::Certificate { id, .. } if *id == leaf.id);
             let ours = match &found.content {
                 Content::Nothing => true,
@@ -219,7 +219,7 @@ impl Renewals {
                 if let Err(error) = notes.forget_obtained(&found.file) {
                     tracing::warn!("`{}` was issued and cannot be forgotten: {error}", found.file);
                 }
-                return true;
+                continue;
             }
             // It was issued for what was asked for then.
             let asked = found.names.as_ref().is_ok_and(|names| *names == round.record(&found.file).names);
@@ -227,8 +227,7 @@ impl Renewals {
                 round.changes.push(self.write(&found.file, pem));
                 drop(round.issued.insert(found.file.clone(), leaf));
             }
-            true
-        });
+        }
     }
 
     fn write(&self, file: &str, pem: String) -> Change {
@@ -238,31 +237,19 @@ impl Renewals {
     /// Asks when certificates are to be renewed (RFC 9773), where it is time to.
     async fn ask_windows(&self, notes: &Notes, found: &[Found], round: &mut Round, cancel: &Cancel) {
         let now = Timestamp::now();
-        let directory = directory(&self.issuer.authority);
-        let asking: Vec<_> = found
-            .iter()
-            .filter_map(|found| {
-                let leaf = found.leaf.as_ref().filter(|leaf| leaf.life.until > now)?;
-                let record = round.memory.files.get(&found.file)?;
-                let known = record.suggested.as_ref().filter(|known| known.certificate == leaf.id);
-                let ours = record.certificates.contains(&leaf.id) && record.directory == directory;
-                let due = known.is_none_or(|known| known.again <= now);
-                (ours && due).then(|| (found.file.clone(), leaf.id.clone(), leaf.identifier()))
-            })
-            .take(WINDOWS)
-            .collect();
+        let asking = self.asking(found, &round.memory, now);
         if asking.is_empty() || cancel.is_cancelled() {
             return;
         }
         // Whatever hinders this will be said by an order.
         let Ok(account) = self.account(notes).await else { return };
         let account = &account;
-        let asked = asking.into_iter().map(|(file, id, identifier)| async move {
-            let answer = match &identifier {
-                Some(identifier) => account.renewal_info(identifier).await,
+        let asked = asking.into_iter().map(|(file, leaf)| async move {
+            let answer = match leaf.identifier() {
+                Some(identifier) => account.renewal_info(&identifier).await,
                 None => Err(instant_acme::Error::Unsupported("it is not known by its authority")),
             };
-            (file, id, answer)
+            (file, leaf.id, answer)
         });
         // A stream of the closure itself could not be sent to another thread.
         let asked: Vec<_> = asked.collect();
@@ -297,6 +284,24 @@ impl Renewals {
                 }
             });
         }
+    }
+
+    /// Which certificates a window is asked for, by which file: those first that have waited longest.
+    fn asking(&self, found: &[Found], memory: &Memory, now: Timestamp) -> Vec<(String, Leaf)> {
+        let directory = directory(&self.issuer.authority);
+        let mut asking: Vec<_> = found
+            .iter()
+            .filter_map(|found| {
+                let leaf = found.leaf.as_ref().filter(|leaf| leaf.life.until > now)?;
+                let record = memory.files.get(&found.file)?;
+                let ours = record.certificates.contains(&leaf.id) && record.directory == directory;
+                let known = record.suggested.as_ref().filter(|known| known.certificate == leaf.id);
+                let again = known.map_or(Timestamp::MIN, |known| known.again);
+                (ours && again <= now).then(|| (again, found.file.clone(), leaf.clone()))
+            })
+            .collect();
+        asking.sort_by_key(|(again, ..)| *again);
+        asking.into_iter().take(WINDOWS).map(|(_, file, leaf)| (file, leaf)).collect()
     }
 
     /// Which of what was found is to be ordered now: no two for the same name at once, and so many in an hour.
@@ -775,5 +780,32 @@ mod tests {
         assert_eq!(renewals.wanted.take().len(), 1);
         renewals.look_ahead(&[found], &mut Round::default(), Timestamp::now());
         assert_eq!(renewals.wanted.take().len(), 1);
+    }
+
+    #[test]
+    fn a_window_is_asked_for_where_that_was_longest_ago() {
+        let (_root, renewals, _waking) = folder();
+        let made = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).expect("a certificate");
+        let leaf = Leaf::read(made.cert.pem().as_bytes()).expect("a certificate");
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        let (mut found, mut memory) = (Vec::new(), Memory::default());
+        let all = i64::try_from(WINDOWS).expect("a few") + 50;
+        for number in 0..all {
+            let certificate = Found { leaf: Some(leaf.clone()), ..empty(&format!("{number:04}")) };
+            let again = at(all - number);
+            let suggested = Suggested { certificate: leaf.id.clone(), window: None, again };
+            let record = Record {
+                directory: directory(&renewals.issuer.authority).to_owned(),
+                certificates: vec![leaf.id.clone()],
+                suggested: Some(suggested),
+                ..Record::default()
+            };
+            drop(memory.files.insert(certificate.file.clone(), record));
+            found.push(certificate);
+        }
+        let asking = renewals.asking(&found, &memory, at(all + 1));
+        let files: Vec<_> = asking.into_iter().map(|(file, _)| file).collect();
+        let last: Vec<_> = (50..all).rev().map(|number| format!("{number:04}{PEM}")).collect();
+        assert_eq!(files, last);
     }
 }
