@@ -311,7 +311,7 @@ fn ordered(endpoints: &[(String, Endpoint)], jobs: &mut Vec<PlannedJob>, problem
         else {
             continue;
         };
-        match known.iter().find(|(_, other, _)| *other == folder) {
+        match known.iter().find(|(_, other, _)| plain(other) == plain(folder)) {
             Some((_, _, same)) if *same == issuer => continue,
             Some((first, _, _)) => {
                 let (first, second) = ((*first).clone(), said.clone());
@@ -374,11 +374,14 @@ fn followers(jobs: &[PlannedJob], problems: &mut Vec<Problem>) {
 
 /// By their text alone; links are looked at when the folders are opened.
 fn lies_in(path: &Path, folders: &[PathBuf]) -> bool {
-    let plain =
-        |path: &Path| path.components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
     let path = plain(path);
     !path.components().any(|part| part == Component::ParentDir)
         && folders.iter().any(|folder| path.starts_with(plain(folder)))
+}
+
+/// The same path whether or not it was said with a `.` in it.
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
 impl Plan {
@@ -647,7 +650,7 @@ mod tests {
             let deployment = endpoints.iter().copied().fold(Deployment::new("test"), Deployment::listen);
             deployment.mount("/", mount::redirect("/b"))
         };
-        let plan = ordering(&["le:certs:443", "le:certs:444", "tls:others:445"]).plan().expect("a plan");
+        let plan = ordering(&["le:certs:443", "le:./certs:444", "tls:others:445"]).plan().expect("a plan");
         let table = plan.to_string();
         for line in [
             "  certificates certs  every 1h from start",

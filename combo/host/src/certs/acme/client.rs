@@ -98,11 +98,12 @@ fn said(status: StatusCode, after: Option<&HeaderValue>, body: &[u8]) -> Option<
     if !status.is_client_error() && !status.is_server_error() {
         return None;
     }
+    let limited = status == StatusCode::TOO_MANY_REQUESTS;
     let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
         let after = after.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        return Some(other(Later { said: format!("it answered {status}"), limited: false, after }));
+        return Some(other(Later { said: format!("it answered {status}"), limited, after }));
     };
-    let limited = problem.r#type.as_deref() == Some(RATE_LIMITED) || status == StatusCode::TOO_MANY_REQUESTS;
+    let limited = limited || problem.r#type.as_deref() == Some(RATE_LIMITED);
     if !limited && status != StatusCode::SERVICE_UNAVAILABLE {
         return None;
     }
@@ -215,6 +216,7 @@ mod tests {
         assert_eq!(check(429, "rateLimited", true), Some(("no (`rateLimited`)".into(), held(true))));
         assert_eq!(check(403, "rateLimited", true), Some(("no (`rateLimited`)".into(), held(true))));
         assert_eq!(check(503, "serverInternal", true), Some(("no (`serverInternal`)".into(), held(false))));
+        assert_eq!(check(429, "", false), Some(("it answered 429 Too Many Requests".into(), held(true))));
         assert_eq!(check(502, "", false), Some(("it answered 502 Bad Gateway".into(), held(false))));
     }
 

@@ -47,27 +47,41 @@ pub(super) fn look(folder: &Path, memory: &Memory) -> io::Result<Vec<Found>> {
             continue;
         };
         // A link is how somebody else's certificate comes here.
-        let Ok(kind) = entry.metadata() else { continue };
-        if !kind.is_file() || (kind.len() > BLANK && !memory.files.contains_key(&file)) {
-            continue;
-        }
-        let pem = match fs::read(entry.path()) {
+        let kind = match entry.metadata() {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            pem => pem?,
+            Err(_) if !memory.files.contains_key(&file) => continue,
+            Ok(kind) if !kind.is_file() || (kind.len() > BLANK && !memory.files.contains_key(&file)) => {
+                continue;
+            }
+            kind => kind,
         };
-        let (content, leaf) = if pem.trim_ascii().is_empty() {
-            (Content::Nothing, None)
-        } else if let Ok(leaf) = Leaf::read(&pem) {
-            (Content::Certificate { id: leaf.id.clone(), life: leaf.life }, Some(leaf))
-        } else {
-            continue;
+        let pem = match kind.as_ref().map(|_| fs::read(entry.path())) {
+            Ok(Err(error)) if error.kind() == ErrorKind::NotFound => continue,
+            Ok(pem) => pem,
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
-        let list = list(&folder.join(format!("{stem}{NAMES}")))?;
-        let touched =
-            kind.modified().ok().and_then(|at| Timestamp::try_from(at).ok()).unwrap_or(Timestamp::MIN);
-        let listed = list.as_ref().map_or(Timestamp::MIN, |(at, _)| *at);
-        let names = asked(stem, list.as_ref().map(|(_, text)| &**text));
-        found.push(Found { content, leaf, touched: touched.max(listed), names, file, wanted: false });
+        let list = list(&folder.join(format!("{stem}{NAMES}")));
+        let (mut touched, mut names) = (Timestamp::MIN, Ok(Vec::new()));
+        match &list {
+            Ok(None) => names = asked(stem, None),
+            Ok(Some((at, text))) => (touched, names) = (*at, asked(stem, Some(text))),
+            Err(error) => names = Err(format!("cannot read `{stem}{NAMES}`: {error}")),
+        }
+        let (content, leaf) = match pem {
+            // Others are looked after all the same.
+            Err(error) => {
+                names = Err(format!("cannot read it: {error}"));
+                (Content::Nothing, None)
+            }
+            Ok(pem) if pem.trim_ascii().is_empty() => (Content::Nothing, None),
+            Ok(pem) => match Leaf::read(&pem) {
+                Ok(leaf) => (Content::Certificate { id: leaf.id.clone(), life: leaf.life }, Some(leaf)),
+                Err(_) => continue,
+            },
+        };
+        let written = kind.ok().and_then(|kind| kind.modified().ok());
+        touched = touched.max(written.and_then(|at| at.try_into().ok()).unwrap_or(Timestamp::MIN));
+        found.push(Found { content, leaf, touched, names, file, wanted: false });
     }
     found.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(found)
@@ -131,5 +145,24 @@ mod tests {
                 ("c.example.com.pem", false, "c.example.com".into()),
             ]
         );
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_hides_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &[u8]| fs::write(folder.path().join(name), text).expect("written");
+        for name in ["a", "b", "c", "d"] {
+            write(&format!("{name}.example.com.pem"), b"");
+        }
+        fs::create_dir(folder.path().join("b.example.com.names")).expect("a folder");
+        write("c.example.com.names", &[0xff]);
+        write("d.example.com.names", &vec![b' '; LONGEST as usize + 1]);
+        let found = look(folder.path(), &Memory::default()).expect("a folder");
+        let why: Vec<_> = found
+            .iter()
+            .map(|found| found.names.as_ref().err().map(|why| why.split(':').next().unwrap_or_default()))
+            .collect();
+        let cannot = ["b", "c", "d"].map(|name| format!("cannot read `{name}.example.com.names`"));
+        assert_eq!(why, [None, Some(&*cannot[0]), Some(&*cannot[1]), Some(&*cannot[2])]);
     }
 }

@@ -6,10 +6,13 @@
 #![expect(clippy::disallowed_methods, reason = "it is on disk")]
 
 use std::{
+    collections::BTreeMap,
+    fmt,
     fs::{self, DirBuilder, File, FileTimes, OpenOptions},
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -33,7 +36,23 @@ const OBTAINED: &str = "obtained";
 #[derive(Debug)]
 pub(super) struct Notes {
     folder: PathBuf,
+    unwritten: Mutex<Unwritten>,
     _lock: Lock,
+}
+
+/// What could not be written and is known to this process alone.
+#[derive(Default)]
+struct Unwritten {
+    memory: Option<Memory>,
+    obtained: BTreeMap<String, String>,
+}
+
+/// Keys are nobody's business.
+impl fmt::Debug for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let obtained: Vec<_> = self.obtained.keys().collect();
+        f.debug_struct("Unwritten").field("memory", &self.memory).field("obtained", &obtained).finish()
+    }
 }
 
 /// Why there are no notes.
@@ -57,7 +76,7 @@ impl Notes {
         make(&folder)?;
         make(&folder.join(OBTAINED))?;
         let lock = Lock::take(&folder)?;
-        Ok(Self { folder, _lock: lock })
+        Ok(Self { folder, unwritten: Mutex::default(), _lock: lock })
     }
 
     /// Asks the process that keeps them to look now.
@@ -69,11 +88,17 @@ impl Notes {
 
     /// What is remembered of the folder.
     pub(super) fn memory(&self) -> io::Result<Memory> {
+        if let Some(memory) = &self.unwritten().memory {
+            return Ok(memory.clone());
+        }
         Ok(self.read(&self.folder.join(ORDERS))?.unwrap_or_default())
     }
 
+    /// Remembers this, in this process at least.
     pub(super) fn remember(&self, memory: &Memory) -> io::Result<()> {
-        self.write(&self.folder, ORDERS, &json(memory)?)
+        let written = json(memory).and_then(|text| self.write(&self.folder, ORDERS, &text));
+        self.unwritten().memory = written.is_err().then(|| memory.clone());
+        written
     }
 
     /// What is kept of the account at this directory.
@@ -92,21 +117,36 @@ impl Notes {
 
     /// What was issued for a file.
     pub(super) fn obtained(&self, file: &str) -> io::Result<Option<String>> {
+        if let Some(pem) = self.unwritten().obtained.get(file) {
+            return Ok(Some(pem.clone()));
+        }
         match fs::read_to_string(self.folder.join(OBTAINED).join(file)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             read => read.map(Some),
         }
     }
 
+    /// Keeps what was issued for a file, in this process at least.
     pub(super) fn keep_obtained(&self, file: &str, pem: &str) -> io::Result<()> {
-        self.write(&self.folder.join(OBTAINED), file, pem.as_bytes())
+        let written = self.write(&self.folder.join(OBTAINED), file, pem.as_bytes());
+        let mut unwritten = self.unwritten();
+        drop(unwritten.obtained.remove(file));
+        if written.is_err() {
+            drop(unwritten.obtained.insert(file.to_owned(), pem.to_owned()));
+        }
+        written
     }
 
     pub(super) fn forget_obtained(&self, file: &str) -> io::Result<()> {
+        drop(self.unwritten().obtained.remove(file));
         match fs::remove_file(self.folder.join(OBTAINED).join(file)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> io::Result<Option<T>> {
@@ -265,6 +305,26 @@ mod tests {
         assert_eq!(notes.account::<u8>("https://b.example/dir").expect("none"), None);
         fs::write(folder.path().join(FOLDER).join(account(url)), "").expect("written");
         assert_eq!(notes.account::<u8>(url).expect("none"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_known_to_this_process() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let notes = Notes::open(folder.path()).expect("notes");
+        notes.remember(&Memory::default()).expect("written");
+        let own = folder.path().join(FOLDER);
+        fs::rename(&own, folder.path().join("away")).expect("moved");
+        let begun = vec![combo_core::Timestamp::UNIX_EPOCH];
+        let memory = Memory { begun, ..Memory::default() };
+        let _ = notes.remember(&memory).expect_err("there is no such folder");
+        let _ = notes.keep_obtained("a.pem", "pem").expect_err("there is no such folder");
+        assert_eq!(notes.memory().expect("it is known"), memory);
+        assert_eq!(notes.obtained("a.pem").expect("it is known").as_deref(), Some("pem"));
+        fs::rename(folder.path().join("away"), &own).expect("moved back");
+        notes.remember(&Memory::default()).expect("written");
+        notes.forget_obtained("a.pem").expect("gone");
+        assert_eq!(notes.memory().expect("read"), Memory::default());
+        assert_eq!(notes.obtained("a.pem").expect("none"), None);
     }
 
     #[test]

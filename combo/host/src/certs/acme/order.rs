@@ -3,9 +3,15 @@
 //! Each name is proved by the challenge that was said; what was begun for that is taken back at the end, however
 //! that is. The key is made here, for this order alone (ECDSA, P-256), and the chain is checked against it.
 
-use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use combo_core::{BoxError, Cancel, endpoint::Challenge};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, KeyAuthorization,
     NewOrder, Order, OrderStatus, RetryPolicy,
@@ -27,8 +33,12 @@ use super::{
 };
 use crate::certs::challenges::{Challenges, Pending};
 
-/// How long all of it may take.
+/// How long all of it may take, and how much longer for each name.
 const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE_OF_A_NAME: Duration = Duration::from_secs(60);
+
+/// How many records are set, or taken back, at once.
+const AT_ONCE: usize = 8;
 
 /// How long the authority may take to look for what proves a name, and to sign.
 const POLLING: RetryPolicy = RetryPolicy::new()
@@ -58,7 +68,14 @@ pub(super) struct Issued {
 /// What answers a challenge.
 enum Proof {
     Kept { _pending: Pending },
-    Record { name: String, value: String },
+    Record(Record),
+}
+
+/// One of the DNS that a hook is to set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    name: String,
+    value: String,
 }
 
 /// Orders a certificate.
@@ -68,19 +85,18 @@ enum Proof {
 /// Why there is none.
 pub(super) async fn order(account: &Account, wish: &Wish<'_>, cancel: &Cancel) -> Result<Issued, Failure> {
     let mut proofs = Vec::new();
+    let patience = patience(wish.names.len());
     let ended = tokio::select! {
-        ended = tokio::time::timeout(PATIENCE, ordered(account, wish, &mut proofs)) => ended
-            .unwrap_or_else(|_| Err(Failure::ours(format!("it did not end within {PATIENCE:?}")))),
+        ended = tokio::time::timeout(patience, ordered(account, wish, &mut proofs)) => ended
+            .unwrap_or_else(|_| Err(Failure::ours(format!("it did not end within {patience:?}")))),
         () = cancel.cancelled() => Err(Failure::ours("it was told to end")),
     };
-    for proof in proofs {
-        if let (Proof::Record { name, value }, Some(hook)) = (proof, wish.hook)
-            && let Err(why) = hook.unset(&name, &value).await
-        {
-            tracing::warn!("{why}");
-        }
-    }
+    take_back(proofs, wish.hook).await;
     ended
+}
+
+fn patience(names: usize) -> Duration {
+    PATIENCE + PATIENCE_OF_A_NAME * u32::try_from(names).unwrap_or(u32::MAX)
 }
 
 async fn ordered(account: &Account, wish: &Wish<'_>, proofs: &mut Vec<Proof>) -> Result<Issued, Failure> {
@@ -152,22 +168,38 @@ async fn prove(order: &mut Order, wish: &Wish<'_>, proofs: &mut Vec<Proof>) -> R
                 AuthorizationStatus::Pending => {}
                 _ => return Err(Failure::ours(format!("`{name}` cannot be proved any more in this order"))),
             }
-            let Some(mut challenge) = authorization.challenge(kind.clone()) else {
+            let Some(challenge) = authorization.challenge(kind.clone()) else {
                 let wanted = wish.challenge.name();
                 return Err(Failure::ours(format!("the authority takes no `{wanted}` for `{name}`")));
             };
-            let proof = proof(&name, &challenge.token, &challenge.key_authorization(), wish).await;
+            let proof = proof(&name, &challenge.token, &challenge.key_authorization(), wish);
             proofs.push(proof.map_err(Failure::ours)?);
             let _ = begun.insert(url);
+        }
+        break;
+    }
+    if let Some(hook) = wish.hook {
+        // They are among the proofs already: one that was set by half is taken back as well.
+        set(proofs, hook).await.map_err(Failure::ours)?;
+    }
+    let mut authorizations = order.authorizations();
+    while let Some(next) = authorizations.next().await {
+        let mut authorization =
+            next.map_err(|error| Failure::of(error, "it does not say what proves the names"))?;
+        let name = authorization.identifier().to_string();
+        if !begun.contains(authorization.url()) {
+            continue;
+        }
+        if let Some(mut challenge) = authorization.challenge(kind.clone()) {
             nonced!(challenge.set_ready())
                 .map_err(|error| Failure::of(error, &format!("`{name}` was not proved")))?;
         }
-        return Ok(());
     }
+    Ok(())
 }
 
-/// Has a challenge answered from now on.
-async fn proof(
+/// Has a challenge answered from now on, or says what a hook is to set for that.
+fn proof(
     name: &str,
     token: &str,
     authorization: &KeyAuthorization,
@@ -179,11 +211,11 @@ async fn proof(
             Ok(Proof::Kept { _pending })
         }
         Challenge::Dns01 => {
-            let hook = wish.hook.ok_or("there is no hook that changes the DNS")?;
+            if wish.hook.is_none() {
+                return Err("there is no hook that changes the DNS".to_owned());
+            }
             let name = format!("_acme-challenge.{}", name.trim_start_matches("*."));
-            let value = authorization.dns_value();
-            hook.set(&name, &value).await?;
-            Ok(Proof::Record { name, value })
+            Ok(Proof::Record(Record { name, value: authorization.dns_value() }))
         }
         Challenge::TlsAlpn01 => {
             let shown = shown(name, authorization.digest().as_ref());
@@ -192,6 +224,44 @@ async fn proof(
             Ok(Proof::Kept { _pending: wish.challenges.begin_tls_alpn(name, Arc::new(shown)) })
         }
     }
+}
+
+/// The records among these. Those of one name are together: a hook need not bear two at once.
+fn records(proofs: &[Proof]) -> Vec<Vec<Record>> {
+    let mut records: BTreeMap<&str, Vec<Record>> = BTreeMap::new();
+    for proof in proofs {
+        if let Proof::Record(record) = proof {
+            records.entry(&record.name).or_default().push(record.clone());
+        }
+    }
+    records.into_values().collect()
+}
+
+/// Has all records set, a few at once.
+async fn set(proofs: &[Proof], hook: &Hook) -> Result<(), String> {
+    let setting = records(proofs).into_iter().map(|records| async move {
+        for Record { name, value } in &records {
+            hook.set(name, value).await?;
+        }
+        Ok(())
+    });
+    // A stream of the closure itself could not be sent to another thread.
+    let setting: Vec<_> = setting.collect();
+    stream::iter(setting).buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// Takes back what was begun.
+async fn take_back(proofs: Vec<Proof>, hook: Option<&Hook>) {
+    let Some(hook) = hook else { return };
+    let unsetting = records(&proofs).into_iter().map(|records| async move {
+        for Record { name, value } in &records {
+            if let Err(why) = hook.unset(name, value).await {
+                tracing::warn!("{why}");
+            }
+        }
+    });
+    let unsetting: Vec<_> = unsetting.collect();
+    stream::iter(unsetting).buffer_unordered(AT_ONCE).collect().await
 }
 
 /// The certificate that proves a name by a handshake (RFC 8737, section 3).
@@ -249,7 +319,53 @@ fn _is_send(account: &Account, wish: &Wish<'_>, cancel: &Cancel) -> impl Future 
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
     use super::*;
+
+    fn hook(folder: &Path, script: &str) -> Hook {
+        let program = folder.join("hook");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("made a program");
+        Hook { program, root: folder.to_owned(), job: "certificates certs".into(), environment: Vec::new() }
+    }
+
+    fn record(name: &str, value: &str) -> Proof {
+        Proof::Record(Record { name: name.into(), value: value.into() })
+    }
+
+    #[tokio::test]
+    async fn a_record_that_was_set_by_half_is_taken_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let hook = hook(folder.path(), r#"echo "$@" >> said; [ "$1" = unset ]"#);
+        let proofs = vec![record("_acme-challenge.a", "v")];
+        let _ = set(&proofs, &hook).await.expect_err("it fails");
+        take_back(proofs, Some(&hook)).await;
+        let said = fs::read_to_string(folder.path().join("said")).expect("it ran");
+        assert_eq!(said, "set _acme-challenge.a v\nunset _acme-challenge.a v\n");
+    }
+
+    #[tokio::test]
+    async fn records_are_set_at_once_and_those_of_one_name_in_turn() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // It ends when one of each name is there, and while no other of its name is being set.
+        let script = r#"
+mkdir "$2" || exit 1
+touch "seen-$2"
+for _ in $(seq 1000); do
+    [ -e seen-a ] && [ -e seen-b ] && rmdir "$2" && exit 0
+    sleep 0.02
+done
+exit 1"#;
+        let hook = hook(folder.path(), script);
+        set(&[record("a", "1"), record("a", "2"), record("b", "3")], &hook).await.expect("all are set");
+    }
+
+    #[test]
+    fn more_names_may_take_longer() {
+        // Each may need a hook that waits for three minutes.
+        assert!(patience(100) > Duration::from_secs(100 * 180 / 8) + PATIENCE);
+    }
 
     #[test]
     fn the_certificate_of_a_challenge_has_the_digest_and_the_name() {

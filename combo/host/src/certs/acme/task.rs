@@ -49,7 +49,7 @@ use crate::{
     },
 };
 
-/// How many are ordered at once.
+/// How many are ordered at once. They are one tick, because a file is written when its tick is over.
 const AT_ONCE: usize = 4;
 
 /// How many windows of renewal are asked for in one tick.
@@ -58,11 +58,17 @@ const WINDOWS: usize = 200;
 /// How soon after an order it is looked whether the file has what was issued.
 const SEEN: Duration = Duration::from_secs(2);
 
+/// How soon it is tried again after nothing could be done at all.
+const HINDERED: Duration = Duration::from_secs(5 * 60);
+
 /// How long that may take in all; what is not known by then is asked for the next time.
 const ASKING: Duration = Duration::from_secs(60);
 
 /// How many failures are told in full.
 const TOLD: usize = 16;
+
+/// How long a name that was wanted waits if there is a file for it.
+const THERE: Duration = Duration::from_secs(3_600);
 
 /// How long it is remembered that a name that was wanted has failed.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -103,12 +109,24 @@ struct Round {
     said: Vec<String>,
     /// What there is now of files for which one was issued.
     issued: BTreeMap<String, Leaf>,
+    /// Names that were wanted and are not to be for a while.
+    waiting: BTreeMap<String, Timestamp>,
+    /// Until when nothing is begun.
+    hindered: Option<Timestamp>,
     /// What there is to do before any of them is due, and when.
     put_off: Option<Timestamp>,
 }
 
 impl Renewals {
     async fn renew(&self, tick: Tick) -> Result<Wants, Outcome> {
+        let ended = self.go_round(tick).await;
+        if matches!(ended, Err(Outcome::Failed { .. })) {
+            let _ = self.next.send_replace(Some(after(Timestamp::now(), HINDERED)));
+        }
+        ended
+    }
+
+    async fn go_round(&self, tick: Tick) -> Result<Wants, Outcome> {
         let notes = self.notes().await?;
         let refused = |what: &str, error: std::io::Error| {
             let folder = self.said.display();
@@ -120,28 +138,38 @@ impl Renewals {
         let looked = looked.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         let mut found = looked.map_err(|error| refused("cannot look for certificates", error))?;
         let wanted = self.wanted.take();
-        found.extend(wanted.iter().filter_map(|name| {
+        let mut round = Round { memory, ..Round::default() };
+        for name in wanted {
             let file = format!("{name}{PEM}");
-            // It has come in the meantime.
-            (!self.folder.join(&file).exists()).then(|| Found {
+            // It has come in the meantime, or is nothing that handshakes could take: that is not asked every time.
+            if self.folder.join(&file).symlink_metadata().is_ok() {
+                let _ = round.waiting.insert(name, after(tick.now, THERE));
+                continue;
+            }
+            found.push(Found {
                 file,
                 content: Content::Nothing,
                 leaf: None,
                 touched: Timestamp::MIN,
-                names: Ok(vec![name.clone()]),
+                names: Ok(vec![name]),
                 wanted: true,
-            })
-        }));
-        let mut round = Round { memory, ..Round::default() };
-        self.take_up(&notes, &mut found, &mut round);
+            });
+        }
+        self.take_up(&notes, &found, &mut round);
         for found in found.iter().filter(|found| found.wanted) {
             round.record(&found.file).wanted = true;
         }
         self.ask_windows(&notes, &found, &mut round, &tick.cancel).await;
         let due = self.due(&found, &mut round, tick.now);
-        self.order_all(&notes, &found, due, &mut round, &tick.cancel).await;
+        self.order_all(&notes, &found, due, &mut round, &tick).await;
         self.look_ahead(&found, &mut round, Timestamp::now());
-        notes.remember(&round.memory).map_err(|error| refused("cannot keep the notes", error))?;
+        // What was issued is for its file all the same.
+        if let Err(error) = notes.remember(&round.memory) {
+            let said = format!("cannot keep the notes of `{}`: {error}", self.said.display());
+            if !round.said.contains(&said) {
+                round.said.push(said);
+            }
+        }
         let Round { changes, said, .. } = round;
         let outcome = if said.is_empty() { Outcome::Ran } else { Outcome::Failed { why: told(&said) } };
         Ok(Wants { changes, outcome })
@@ -157,11 +185,13 @@ impl Renewals {
         match Notes::open(&self.folder) {
             Ok(notes) => Ok(kept.insert(Arc::new(notes)).clone()),
             Err(Unkept::By(pid)) => {
-                let asked = match Notes::ask(&self.folder) {
-                    Ok(()) => "was asked to look now".to_owned(),
-                    Err(error) => format!("could not be asked: {error}"),
+                // A server hears of what is to be done as the other process does, and would hear itself ask.
+                let asked = match self.is_by_hand().then(|| Notes::ask(&self.folder)) {
+                    None => String::new(),
+                    Some(Ok(())) => " and was asked to look now".to_owned(),
+                    Some(Err(error)) => format!(" and could not be asked: {error}"),
                 };
-                Err(Outcome::Skipped { why: format!("process {pid} looks after `{said}` and {asked}") })
+                Err(Outcome::Skipped { why: format!("process {pid} looks after `{said}`{asked}") })
             }
             Err(Unkept::Io(error)) => {
                 Err(Outcome::Failed { why: format!("cannot keep notes in `{said}`: {error}") })
@@ -169,11 +199,16 @@ impl Renewals {
         }
     }
 
+    /// Whether nothing but people makes this due.
+    fn is_by_hand(&self) -> bool {
+        self.next.is_closed()
+    }
+
     /// Takes what was issued before and is not in its file, and forgets what is.
-    fn take_up(&self, notes: &Notes, found: &mut Vec<Found>, round: &mut Round) {
-        found.retain(|found| {
-            let Ok(Some(pem)) = notes.obtained(&found.file) else { return true };
-            let Ok(leaf) = Leaf::read(pem.as_bytes()) else { return true };
+    fn take_up(&self, notes: &Notes, found: &[Found], round: &mut Round) {
+        for found in found {
+            let Ok(Some(pem)) = notes.obtained(&found.file) else { continue };
+            let Ok(leaf) = Leaf::read(pem.as_bytes()) else { continue };
             let there = matches!(&found.content, Content::Certificate { id, .. } if *id == leaf.id);
             let ours = match &found.content {
                 Content::Nothing => true,
@@ -184,7 +219,7 @@ impl Renewals {
                 if let Err(error) = notes.forget_obtained(&found.file) {
                     tracing::warn!("`{}` was issued and cannot be forgotten: {error}", found.file);
                 }
-                return true;
+                continue;
             }
             // It was issued for what was asked for then.
             let asked = found.names.as_ref().is_ok_and(|names| *names == round.record(&found.file).names);
@@ -192,8 +227,7 @@ impl Renewals {
                 round.changes.push(self.write(&found.file, pem));
                 drop(round.issued.insert(found.file.clone(), leaf));
             }
-            true
-        });
+        }
     }
 
     fn write(&self, file: &str, pem: String) -> Change {
@@ -203,31 +237,19 @@ impl Renewals {
     /// Asks when certificates are to be renewed (RFC 9773), where it is time to.
     async fn ask_windows(&self, notes: &Notes, found: &[Found], round: &mut Round, cancel: &Cancel) {
         let now = Timestamp::now();
-        let directory = directory(&self.issuer.authority);
-        let asking: Vec<_> = found
-            .iter()
-            .filter_map(|found| {
-                let leaf = found.leaf.as_ref().filter(|leaf| leaf.life.until > now)?;
-                let record = round.memory.files.get(&found.file)?;
-                let known = record.suggested.as_ref().filter(|known| known.certificate == leaf.id);
-                let ours = record.certificates.contains(&leaf.id) && record.directory == directory;
-                let due = known.is_none_or(|known| known.again <= now);
-                (ours && due).then(|| (found.file.clone(), leaf.id.clone(), leaf.identifier()))
-            })
-            .take(WINDOWS)
-            .collect();
+        let asking = self.asking(found, &round.memory, now);
         if asking.is_empty() || cancel.is_cancelled() {
             return;
         }
         // Whatever hinders this will be said by an order.
         let Ok(account) = self.account(notes).await else { return };
         let account = &account;
-        let asked = asking.into_iter().map(|(file, id, identifier)| async move {
-            let answer = match &identifier {
-                Some(identifier) => account.renewal_info(identifier).await,
+        let asked = asking.into_iter().map(|(file, leaf)| async move {
+            let answer = match leaf.identifier() {
+                Some(identifier) => account.renewal_info(&identifier).await,
                 None => Err(instant_acme::Error::Unsupported("it is not known by its authority")),
             };
-            (file, id, answer)
+            (file, leaf.id, answer)
         });
         // A stream of the closure itself could not be sent to another thread.
         let asked: Vec<_> = asked.collect();
@@ -262,6 +284,24 @@ impl Renewals {
                 }
             });
         }
+    }
+
+    /// Which certificates a window is asked for, by which file: those first that have waited longest.
+    fn asking(&self, found: &[Found], memory: &Memory, now: Timestamp) -> Vec<(String, Leaf)> {
+        let directory = directory(&self.issuer.authority);
+        let mut asking: Vec<_> = found
+            .iter()
+            .filter_map(|found| {
+                let leaf = found.leaf.as_ref().filter(|leaf| leaf.life.until > now)?;
+                let record = memory.files.get(&found.file)?;
+                let ours = record.certificates.contains(&leaf.id) && record.directory == directory;
+                let known = record.suggested.as_ref().filter(|known| known.certificate == leaf.id);
+                let again = known.map_or(Timestamp::MIN, |known| known.again);
+                (ours && again <= now).then(|| (again, found.file.clone(), leaf.clone()))
+            })
+            .collect();
+        asking.sort_by_key(|(again, ..)| *again);
+        asking.into_iter().take(WINDOWS).map(|(_, file, leaf)| (file, leaf)).collect()
     }
 
     /// Which of what was found is to be ordered now: no two for the same name at once, and so many in an hour.
@@ -313,11 +353,17 @@ impl Renewals {
             }
             free
         });
-        let Round { memory, put_off, .. } = round;
+        let Round { memory, put_off, .. } = &mut *round;
         let (mut left, slot) = allowance(&mut memory.begun, ORDERS_PER_HOUR, now);
         let (mut left_wanted, _) = allowance(&mut memory.begun_wanted, WANTED_PER_HOUR, now);
+        let mut more = false;
+        let mut chosen = 0;
         due.retain(|index| {
             let wanted = found[*index].wanted;
+            if chosen == AT_ONCE {
+                more = true;
+                return false;
+            }
             if left == 0 || (wanted && left_wanted == 0) {
                 if !wanted {
                     *put_off = Some(put_off.map_or(slot, |at| at.min(slot)));
@@ -325,13 +371,13 @@ impl Renewals {
                 return false;
             }
             left -= 1;
-            memory.begun.push(now);
-            if wanted {
-                left_wanted -= 1;
-                memory.begun_wanted.push(now);
-            }
+            left_wanted -= usize::from(wanted);
+            chosen += 1;
             true
         });
+        if more {
+            round.put_off(now);
+        }
         due
     }
 
@@ -341,14 +387,27 @@ impl Renewals {
         found: &[Found],
         mut due: Vec<usize>,
         round: &mut Round,
-        cancel: &Cancel,
+        tick: &Tick,
     ) {
+        let cancel = &tick.cancel;
+        if due.is_empty() || cancel.is_cancelled() {
+            return;
+        }
+        // Whoever cannot write down what he has begun would begin it again and again.
+        let before = (round.memory.begun.clone(), round.memory.begun_wanted.clone());
+        round.begin(found, &due, tick.now);
+        if let Err(error) = notes.remember(&round.memory) {
+            (round.memory.begun, round.memory.begun_wanted) = before;
+            round.said.push(format!("cannot keep the notes of `{}`: {error}", self.said.display()));
+            let until = after(Timestamp::now(), HINDERED);
+            round.hindered = Some(until);
+            return round.put_off(until);
+        }
         // A second time if the authority has forgotten us.
         for again in [false, true] {
             if due.is_empty() || cancel.is_cancelled() {
                 return;
             }
-            self.remember(notes, &round.memory);
             let account = match self.account(notes).await {
                 Ok(account) => account,
                 Err(failure) => return self.fail_all(found, &due, &failure, round),
@@ -358,19 +417,12 @@ impl Renewals {
             let ordering: Vec<_> = std::mem::take(&mut due).into_iter().map(begin).collect();
             let mut ordering = stream::iter(ordering).buffer_unordered(AT_ONCE);
             let mut strangers = Vec::new();
+            // Each ends by itself when it is told to.
             while let Some((index, ended)) = ordering.next().await {
-                if cancel.is_cancelled() {
-                    return;
-                }
                 match ended {
-                    Err(failure) if failure.stranger && !again => {
-                        strangers.push(index);
-                        continue;
-                    }
-                    Err(failure) => self.failed(&found[index], &failure, round),
-                    Ok(issued) => self.issued(notes, &found[index], issued, round),
+                    Err(failure) if failure.stranger && !again => strangers.push(index),
+                    ended => self.ended(notes, &found[index], ended, round, cancel),
                 }
-                self.remember(notes, &round.memory);
             }
             if !strangers.is_empty() {
                 let url = directory(&self.issuer.authority);
@@ -429,6 +481,24 @@ impl Renewals {
             Failure::ours(format!("cannot believe `{}`: {error}", whose.display()))
         })?;
         account(notes, &self.issuer, &client).await
+    }
+
+    /// Takes note of how an order has ended.
+    fn ended(
+        &self,
+        notes: &Notes,
+        found: &Found,
+        ended: Result<Issued, Failure>,
+        round: &mut Round,
+        cancel: &Cancel,
+    ) {
+        match ended {
+            Ok(issued) => self.issued(notes, found, issued, round),
+            // It need not wait because of that.
+            Err(_) if cancel.is_cancelled() => return,
+            Err(failure) => self.failed(found, &failure, round),
+        }
+        self.remember(notes, &round.memory);
     }
 
     fn issued(&self, notes: &Notes, found: &Found, issued: Issued, round: &mut Round) {
@@ -492,7 +562,8 @@ impl Renewals {
     fn look_ahead(&self, found: &[Found], round: &mut Round, now: Timestamp) {
         let here = directory(&self.issuer.authority);
         let mut next = round.put_off;
-        let mut waiting = BTreeMap::new();
+        let mut waiting = std::mem::take(&mut round.waiting);
+        let mut later = Vec::new();
         let mut foreign = HashSet::new();
         for found in found {
             let Ok(names) = &found.names else { continue };
@@ -513,6 +584,10 @@ impl Renewals {
                 Verdict::Foreign => {
                     let _ = foreign.insert(found.file.clone());
                 }
+                Verdict::Now if wanted => match round.hindered {
+                    Some(until) => drop(waiting.insert(names[0].clone(), until)),
+                    None => later.push(names[0].clone()),
+                },
                 // It was not begun, or is asked for in a way that cannot be.
                 Verdict::Now => {}
             }
@@ -532,6 +607,10 @@ impl Renewals {
         let closed = allowance(&mut round.memory.begun_wanted, WANTED_PER_HOUR, now).0 == 0
             || allowance(&mut round.memory.begun, ORDERS_PER_HOUR, now).0 == 0;
         self.wanted.settle(waiting, closed, now);
+        // They are wanted still.
+        for name in later {
+            let _ = self.wanted.want(&name);
+        }
         let _ = self.next.send_replace(next);
     }
 }
@@ -539,6 +618,15 @@ impl Renewals {
 impl Round {
     fn record(&mut self, file: &str) -> &mut Record {
         self.memory.files.entry(file.to_owned()).or_default()
+    }
+
+    fn begin(&mut self, found: &[Found], due: &[usize], now: Timestamp) {
+        for index in due {
+            self.memory.begun.push(now);
+            if found[*index].wanted {
+                self.memory.begun_wanted.push(now);
+            }
+        }
     }
 
     fn put_off(&mut self, until: Timestamp) {
@@ -553,4 +641,171 @@ fn told(said: &[String]) -> String {
         let _ = write!(text, "; and {} more", said.len() - TOLD);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::SystemTime};
+
+    use super::*;
+    use crate::certs::acme::{Ordered, renewals, wake::Waking};
+
+    /// A folder whose authority is not there, and what wakes it.
+    fn folder() -> (tempfile::TempDir, Renewals, Waking) {
+        let root = tempfile::tempdir().expect("a folder");
+        fs::create_dir(root.path().join("certs")).expect("a folder");
+        let issuer = Issuer {
+            authority: Authority::Other { directory: "https://127.0.0.1:1/directory".into(), root: None },
+            email: None,
+            eab: None,
+            challenge: Challenge::TlsAlpn01,
+            hook: None,
+            on_demand: vec!["*.example.org".into()],
+        };
+        let ordered = Ordered::new("certs".into(), issuer);
+        let waking = ordered.waking(root.path());
+        let renewals = renewals(root.path(), ordered, Challenges::default(), Vec::new());
+        (root, renewals, waking)
+    }
+
+    fn tick() -> Tick {
+        Tick::at(Timestamp::now())
+    }
+
+    #[tokio::test]
+    async fn only_who_is_not_told_himself_asks_the_other_process() {
+        let (_root, renewals, waking) = folder();
+        let other = Notes::open(&renewals.folder).expect("notes");
+        let written = || fs::metadata(&renewals.folder).and_then(|found| found.modified()).expect("a folder");
+        let old = SystemTime::UNIX_EPOCH;
+        fs::File::open(&renewals.folder).and_then(|folder| folder.set_modified(old)).expect("set");
+        let why = async || match renewals.renew(tick()).await {
+            Err(Outcome::Skipped { why }) => why,
+            other => panic!("{other:?}"),
+        };
+        let said = format!("process {} looks after `certs`", std::process::id());
+        assert_eq!((why().await, written()), (said.clone(), old));
+        drop(waking);
+        assert_eq!(why().await, said + " and was asked to look now");
+        assert_ne!(written(), old);
+        drop(other);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_ordered_while_nothing_can_be_written_down() {
+        let (_root, renewals, mut waking) = folder();
+        let notes = renewals.notes().await.expect("notes");
+        fs::write(renewals.folder.join("a.example.com.pem"), "").expect("written");
+        let own = renewals.folder.join(".acme");
+        fs::rename(&own, renewals.folder.join("away")).expect("moved");
+        let before = Timestamp::now();
+        assert!(renewals.wanted.want("a.example.org"));
+        let wants = renewals.renew(tick()).await.expect("it has looked");
+        assert!(!renewals.wanted.want("a.example.org"));
+        let Outcome::Failed { why } = wants.outcome else { panic!("{:?}", wants.outcome) };
+        assert!(why.starts_with("cannot keep the notes of `certs`: "), "{why}");
+        assert!(!why.contains("nothing can be ordered"), "{why}");
+        assert_eq!(notes.memory().expect("it is known").begun, []);
+        let next = waking.next.borrow_and_update().expect("it is tried again");
+        assert!(next >= after(before, HINDERED), "{next}");
+        // There is nobody to order from, which is known because it was tried.
+        fs::rename(renewals.folder.join("away"), &own).expect("moved back");
+        let wants = renewals.renew(tick()).await.expect("it has looked");
+        let Outcome::Failed { why } = wants.outcome else { panic!("{:?}", wants.outcome) };
+        assert!(why.starts_with("nothing can be ordered at "), "{why}");
+        assert_eq!(notes.memory().expect("it is known").begun.len(), 1);
+    }
+
+    /// An empty file.
+    fn empty(name: &str) -> Found {
+        Found {
+            file: format!("{name}{PEM}"),
+            content: Content::Nothing,
+            leaf: None,
+            touched: Timestamp::MIN,
+            names: Ok(vec![name.to_owned()]),
+            wanted: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_issued_when_it_was_told_to_end_is_kept() {
+        let (_root, renewals, _waking) = folder();
+        let notes = renewals.notes().await.expect("notes");
+        let made = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).expect("a certificate");
+        let pem = made.signing_key.serialize_pem() + &made.cert.pem();
+        let leaf = Leaf::read(pem.as_bytes()).expect("a certificate");
+        let (mut round, cancel) = (Round::default(), Cancel::new());
+        cancel.cancel();
+        let issued = Ok(Issued { pem: pem.clone(), leaf: leaf.clone() });
+        renewals.ended(&notes, &empty("a.example.com"), issued, &mut round, &cancel);
+        let ended = Err(Failure::ours("it was told to end"));
+        renewals.ended(&notes, &empty("b.example.com"), ended, &mut round, &cancel);
+        assert_eq!(notes.obtained("a.example.com.pem").expect("read"), Some(pem));
+        let files = notes.memory().expect("read").files;
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["a.example.com.pem"]);
+        assert_eq!(files["a.example.com.pem"].certificates, [leaf.id]);
+        assert!(round.said.is_empty(), "{:?}", round.said);
+    }
+
+    #[test]
+    fn a_few_are_a_tick_and_the_others_are_the_next() {
+        let (_root, renewals, _waking) = folder();
+        let now = Timestamp::now();
+        let found: Vec<_> = (0..=AT_ONCE).map(|at| empty(&format!("a{at}.example.com"))).collect();
+        let mut round = Round::default();
+        assert_eq!(renewals.due(&found, &mut round, now), (0..AT_ONCE).collect::<Vec<_>>());
+        assert_eq!(round.put_off, Some(now));
+        let mut round = Round::default();
+        assert_eq!(renewals.due(&found[..AT_ONCE], &mut round, now).len(), AT_ONCE);
+        assert_eq!(round.put_off, None);
+    }
+
+    #[tokio::test]
+    async fn a_name_whose_file_is_of_no_use_is_not_wanted_at_every_handshake() {
+        let (_root, renewals, _waking) = folder();
+        fs::write(renewals.folder.join("a.example.org.pem"), "what is this").expect("written");
+        assert!(renewals.wanted.want("a.example.org"));
+        let wants = renewals.renew(tick()).await.expect("it has looked");
+        assert_eq!((wants.outcome, wants.changes.len()), (Outcome::Ran, 0));
+        assert!(!renewals.wanted.want("a.example.org"));
+        assert!(renewals.wanted.want("b.example.org"));
+    }
+
+    #[test]
+    fn what_was_wanted_and_not_begun_is_wanted_still() {
+        let (_root, renewals, _waking) = folder();
+        let found = Found { wanted: true, ..empty("a.example.org") };
+        assert!(renewals.wanted.want("a.example.org"));
+        assert_eq!(renewals.wanted.take().len(), 1);
+        renewals.look_ahead(&[found], &mut Round::default(), Timestamp::now());
+        assert_eq!(renewals.wanted.take().len(), 1);
+    }
+
+    #[test]
+    fn a_window_is_asked_for_where_that_was_longest_ago() {
+        let (_root, renewals, _waking) = folder();
+        let made = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).expect("a certificate");
+        let leaf = Leaf::read(made.cert.pem().as_bytes()).expect("a certificate");
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        let (mut found, mut memory) = (Vec::new(), Memory::default());
+        let all = i64::try_from(WINDOWS).expect("a few") + 50;
+        for number in 0..all {
+            let certificate = Found { leaf: Some(leaf.clone()), ..empty(&format!("{number:04}")) };
+            let again = at(all - number);
+            let suggested = Suggested { certificate: leaf.id.clone(), window: None, again };
+            let record = Record {
+                directory: directory(&renewals.issuer.authority).to_owned(),
+                certificates: vec![leaf.id.clone()],
+                suggested: Some(suggested),
+                ..Record::default()
+            };
+            drop(memory.files.insert(certificate.file.clone(), record));
+            found.push(certificate);
+        }
+        let asking = renewals.asking(&found, &memory, at(all + 1));
+        let files: Vec<_> = asking.into_iter().map(|(file, _)| file).collect();
+        let last: Vec<_> = (50..all).rev().map(|number| format!("{number:04}{PEM}")).collect();
+        assert_eq!(files, last);
+    }
 }

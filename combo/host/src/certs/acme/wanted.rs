@@ -45,7 +45,8 @@ impl Wanted {
         Self(Arc::new(Shared { allowed, names: Mutex::default(), some: Notify::new() }))
     }
 
-    /// Somebody has asked for a name that there is no certificate for. Whether one will be ordered because of it.
+    /// Somebody has asked for a name that there is no certificate for. Whether one is to be ordered because of it,
+    /// and was not before.
     pub(crate) fn want(&self, name: &str) -> bool {
         if !is_allowed(name, &self.0.allowed) {
             return false;
@@ -55,10 +56,11 @@ impl Wanted {
         if names.closed || names.waiting.contains_key(&name) || names.wanted.len() >= MOST {
             return false;
         }
-        if names.wanted.insert(name) {
+        let first = names.wanted.insert(name);
+        if first {
             self.0.some.notify_one();
         }
-        true
+        first
     }
 
     /// Waits until a name is wanted.
@@ -101,7 +103,8 @@ mod tests {
     #[test]
     fn only_allowed_names_are_wanted_and_each_once() {
         let wanted = Wanted::new(vec!["a.example.com".into(), "*.example.org".into()]);
-        assert!(wanted.want("A.example.com") && wanted.want("a.example.com") && wanted.want("x.example.org"));
+        assert!(wanted.want("A.example.com") && wanted.want("x.example.org"));
+        assert!(!wanted.want("a.example.com"));
         assert!(!wanted.want("b.example.com") && !wanted.want("x_y.example.org"));
         let taken: Vec<_> = wanted.take().into_iter().collect();
         assert_eq!(taken, ["a.example.com", "x.example.org"]);
