@@ -110,6 +110,8 @@ struct Known {
     links: Vec<PathBuf>,
     /// What has been said of the folder.
     trouble: Option<String>,
+    /// Of which folders in it that they cannot be looked into, and why.
+    unseen: Vec<(PathBuf, Broken)>,
     /// Of which keys it has been said that others may read them.
     exposed: HashSet<PathBuf>,
     loaded: bool,
@@ -298,7 +300,13 @@ impl Shelf {
         }
         // What is left was there before.
         let empty: BTreeSet<PathBuf> = listing.empty.into_iter().collect();
+        let mut unseen: Vec<_> = listing.unseen.iter().map(|unseen| (unseen, 0_usize)).collect();
         for (cert, file) in known.files.drain() {
+            if let Some((_, hidden)) = unseen.iter_mut().find(|((folder, _), _)| cert.starts_with(folder)) {
+                *hidden += 1;
+                let _ = files.insert(cert, file);
+                continue;
+            }
             looked.changed = true;
             if empty.contains(&cert) && file.shown.is_some() {
                 // Until there is another.
@@ -307,6 +315,15 @@ impl Shelf {
                 tracing::info!(file = %self.within(&cert), folder = %self.place, "a certificate is gone");
             }
         }
+        for ((folder, error), certificates) in unseen {
+            let is_new = known.unseen.iter().all(|(known, why)| (known, why) != (folder, error));
+            // Others may be none of ours.
+            if is_new && (certificates > 0 || folder.file_name().is_some_and(|name| name == "live")) {
+                let (folder, error) = (folder.display(), chain(error));
+                tracing::warn!(%folder, certificates, error, "cannot look for certificates; those known stay");
+            }
+        }
+        known.unseen = listing.unseen;
         looked.changed |= !first && known.empty != empty;
         known.files = files;
         known.empty = empty;
@@ -674,6 +691,32 @@ mod tests {
         }
         case.put("a.org.pem", &second);
         case.becomes("a.org", Some(&second));
+    }
+
+    /// Nor may whoever starts as root and goes on as somebody else, who only looks into what root left open.
+    #[test]
+    fn what_cannot_be_looked_into_is_not_gone() {
+        let folders = ["live/a.org", "b.org"];
+        let case = Case::new(|folder| {
+            for at in folders {
+                let (key, cert) = made(&[at.trim_start_matches("live/")], 1);
+                put(&folder.join(at).join("privkey.pem"), key);
+                put(&folder.join(at).join("fullchain.pem"), cert);
+            }
+        });
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        for hidden in ["live", "b.org"] {
+            fs::rename(case.at(hidden), elsewhere.path().join(hidden)).expect("a folder");
+            // Nobody can follow it, not even root.
+            symlink(hidden, case.at(hidden)).expect("a link");
+            assert!(!case.shelf.look(true).changed, "{hidden}");
+        }
+        assert!(case.shows("a.org").is_some() && case.shows("b.org").is_some());
+        for gone in ["live", "b.org"] {
+            fs::remove_file(case.at(gone)).expect("a link");
+        }
+        assert!(case.shelf.look(true).changed);
+        assert!(case.shows("a.org").is_none() && case.shows("b.org").is_none());
     }
 
     #[test]
