@@ -307,8 +307,9 @@ impl Shelf {
                 let _ = files.insert(cert, file);
                 continue;
             }
-            looked.changed = true;
-            if empty.contains(&cert) && file.shown.is_some() {
+            let stays = empty.contains(&cert) && file.shown.is_some();
+            looked.changed |= !stays || file.stamp.is_some();
+            if stays {
                 // Until there is another.
                 let _ = files.insert(cert, File { stamp: None, broken: None, ..file });
             } else if file.shown.is_some() {
@@ -717,6 +718,15 @@ mod tests {
         }
         assert!(case.shelf.look(true).changed);
         assert!(case.shows("a.org").is_none() && case.shows("b.org").is_none());
+    }
+
+    #[test]
+    fn a_file_that_was_emptied_is_one_change() {
+        let case = Case::new(|folder| put(&folder.join("a.org.pem"), both(&["a.org"], 1)));
+        case.put("a.org.pem", "");
+        assert!(case.shelf.look(true).changed);
+        assert_eq!(case.shelf.look(true), Looked::default());
+        assert!(case.shows("a.org").is_some());
     }
 
     #[test]
