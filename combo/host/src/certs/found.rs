@@ -131,6 +131,19 @@ impl fmt::Display for Broken {
     }
 }
 
+impl Broken {
+    /// Whether it says nothing of the file: nobody was able to read it this time.
+    pub(crate) fn is_of_the_system(&self) -> bool {
+        matches!(self, Self::Io(_))
+    }
+
+    /// Whether it may be over without anybody having touched the file.
+    pub(crate) fn may_pass(&self) -> bool {
+        let lasts = |kind| matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied);
+        matches!(self, Self::Io(kind) if !lasts(*kind))
+    }
+}
+
 impl std::error::Error for Broken {}
 
 impl From<io::Error> for Broken {

@@ -36,6 +36,9 @@ use crate::{error::chain, jobs::changed::coarse_now};
 /// What is broken may be in the middle of being written: so long nothing is said of it.
 const PATIENCE: Duration = Duration::from_millis(400);
 
+/// When it is tried again after the system was not able to read something.
+const RETRY: Duration = Duration::from_secs(2);
+
 /// Where certificates are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
@@ -136,6 +139,12 @@ pub(crate) struct Looked {
     pub(crate) changed: bool,
     /// It is not over: it should be looked again so much later.
     pub(crate) again: Option<Duration>,
+}
+
+impl Looked {
+    fn soon(&mut self, pause: Duration) {
+        self.again = Some(self.again.map_or(pause, |again| again.min(pause)));
+    }
 }
 
 impl Shelf {
@@ -249,7 +258,8 @@ impl Shelf {
             let stamp = found.as_ref().ok().copied();
             let was_broken = before.as_ref().and_then(|before| before.broken.clone());
             let same = |before: &File| {
-                let settled = !before.young && before.broken == before.said;
+                let unread = before.broken.as_ref().is_some_and(Broken::is_of_the_system);
+                let settled = !before.young && before.broken == before.said && !unread;
                 before.source == source && stamp.is_some() && before.stamp == stamp && settled
             };
             let mut file = match before {
@@ -281,11 +291,14 @@ impl Shelf {
                     None => was_broken.as_ref() != Some(&broken),
                 };
                 if fresh && !first {
-                    looked.again = Some(PATIENCE);
+                    looked.soon(PATIENCE);
                 } else {
                     self.say_broken(&file.source, &broken, file.shown.is_some());
                     file.said = Some(broken);
                 }
+            }
+            if file.broken.as_ref().is_some_and(Broken::may_pass) {
+                looked.soon(RETRY);
             }
             if first && let Some(pair) = &file.shown {
                 self.say_expired(&file.source, pair);
@@ -317,6 +330,9 @@ impl Shelf {
             }
         }
         for ((folder, error), certificates) in unseen {
+            if error.may_pass() {
+                looked.soon(RETRY);
+            }
             let is_new = known.unseen.iter().all(|(known, why)| (known, why) != (folder, error));
             // Others may be none of ours.
             if is_new && (certificates > 0 || folder.file_name().is_some_and(|name| name == "live")) {
@@ -718,6 +734,32 @@ mod tests {
         }
         assert!(case.shelf.look(true).changed);
         assert!(case.shows("a.org").is_none() && case.shows("b.org").is_none());
+    }
+
+    #[test]
+    fn what_could_not_be_read_once_is_read_again() {
+        let case = Case::new(|folder| put(&folder.join("a.org.pem"), both(&["a.org"], 1)));
+        let renewed = both(&["a.org"], 2);
+        case.put("a.org.pem", &renewed);
+        let mut sources = found::list(case.folder.path()).expect("a folder").sources;
+        let (source, stamp) = sources.remove(0);
+        let stamp = stamp.expect("a file");
+        // So that nothing but the error has it read again.
+        let now = || coarse_now() - PATIENCE.try_into().expect("less than a second");
+        while stamp.since(now()) {
+            std::thread::yield_now();
+        }
+        let take = || {
+            let sources = vec![(source.clone(), Ok(stamp))];
+            case.shelf.take(Listing { sources, ..Listing::default() }, true)
+        };
+        let elsewhere = case.at(".hidden");
+        fs::rename(&source.cert, &elsewhere).expect("a file");
+        assert!(!take().changed && !take().changed);
+        fs::rename(&elsewhere, &source.cert).expect("a file");
+        assert!(take().changed);
+        let wanted = found::sections(renewed.as_bytes()).expect("PEM").0.remove(0);
+        assert_eq!(case.shows("a.org"), Some(wanted));
     }
 
     #[test]
