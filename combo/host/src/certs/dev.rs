@@ -75,8 +75,12 @@ impl Dev {
     ///
     /// There is no folder for it, or it cannot be made.
     pub(crate) fn open() -> Result<Self, BoxError> {
-        let (folder, now) = (folder()?, Timestamp::now());
         let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+        Self::of(folder()?, host, Timestamp::now())
+    }
+
+    /// The same in a folder, for a host.
+    pub(crate) fn of(folder: PathBuf, host: String, now: Timestamp) -> Result<Self, BoxError> {
         let made = prepare(&folder, &host, now)?;
         let authority = authority(&folder);
         if made {
@@ -97,7 +101,7 @@ impl Dev {
     /// One for a host below `localhost`, made when it is first asked for: of a wildcard right below a top-level name
     /// clients think nothing.
     pub(crate) fn below_localhost(&self, host: &str) -> Option<Arc<CertifiedKey>> {
-        let below = host.strip_suffix(".localhost").filter(|below| !below.is_empty())?;
+        let below = below_localhost(host)?;
         let mut known = self.below.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.get(below) {
             return Some(known.clone());
@@ -119,6 +123,11 @@ impl Dev {
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         Ok(found::certified(vec![made.der().clone()], key)?)
     }
+}
+
+/// What is before `.localhost`.
+pub(crate) fn below_localhost(host: &str) -> Option<&str> {
+    host.strip_suffix(".localhost").filter(|below| !below.is_empty())
 }
 
 impl fmt::Debug for Dev {
@@ -359,9 +368,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let now = Timestamp::now();
         assert!(prepare(folder.path(), "box", now).expect("files"));
-        let (folder, issuer) = (folder.path().to_owned(), issuer(folder.path()).expect("an authority").1);
-        let (host, looked) = ("box".to_owned(), Mutex::new(now));
-        let dev = Dev { folder, host, looked, issuer, below: Mutex::default() };
+        let dev = Dev::of(folder.path().to_owned(), "box".to_owned(), now).expect("an authority");
         for host in ["shop.localhost", "a.shop.localhost"] {
             let made = dev.below_localhost(host).expect("a certificate");
             let trusted = |host| trusts_der(&dev.folder, &made.cert[0], host, now);

@@ -25,7 +25,7 @@ use rustls::{
 };
 
 use super::{
-    dev::Dev,
+    dev::{self, Dev},
     found::{self, Broken, Listing, Material, Source, Stamp},
     leaf::Leaf,
     names::{Name, Table, claims},
@@ -212,7 +212,8 @@ impl Shelf {
     /// Whether there is something for this host.
     pub(crate) fn has(&self, host: Option<&str>, otherwise: bool) -> bool {
         let shown = self.shown.load();
-        let named = |host| shown.named(host).is_some();
+        let made = |host| self.dev.is_some() && dev::below_localhost(host).is_some();
+        let named = |host| made(host) || shown.named(host).is_some();
         host.is_some_and(named) || (host.is_none() || otherwise) && shown.fallback().is_some()
     }
 
@@ -605,6 +606,17 @@ mod tests {
         assert!(case.shows("").is_some() && case.shows("b.org").is_some());
         assert!(case.shelf.find(Some("b.org"), false).is_none());
         assert!(case.shelf.known().files.values().all(|file| file.broken.is_none()));
+    }
+
+    #[test]
+    fn hosts_below_localhost_are_there_where_they_are_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dev = Dev::of(folder.path().to_owned(), "box".to_owned(), Timestamp::now()).expect("files");
+        let shelf = Shelf::open(Place::Folder(dev.served())).expect("a shelf").with(Arc::new(dev));
+        for (host, there) in [("a.localhost", true), ("b.a.localhost", true), ("a.org", false)] {
+            assert_eq!(shelf.has(Some(host), false), there, "{host}");
+            assert_eq!(shelf.find(Some(host), false).is_some(), there, "{host}");
+        }
     }
 
     #[test]
