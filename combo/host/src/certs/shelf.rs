@@ -192,19 +192,19 @@ impl Shelf {
         Self { dev: Some(dev), ..self }
     }
 
-    /// What is shown to whoever names this host, in lower case, or none; `otherwise` says whether a host that there
-    /// is nothing for gets the default. Called in every handshake.
+    /// What is shown to whoever names this host, in lower case, or none; `otherwise` says whether no host, or one that
+    /// there is nothing for, gets the default. Called in every handshake.
     pub(crate) fn find(&self, host: Option<&str>, otherwise: bool) -> Option<Arc<CertifiedKey>> {
         let shown = self.shown.load();
+        let default = || if otherwise { shown.fallback() } else { None };
         let pair = match host {
             Some(host) => {
                 if let Some(made) = self.dev.as_ref().and_then(|dev| dev.below_localhost(host)) {
                     return Some(made);
                 }
-                let default = || if otherwise { shown.fallback() } else { None };
                 shown.named(host).or_else(default)?
             }
-            None => shown.fallback()?,
+            None => default()?,
         };
         pair.certified().ok().cloned()
     }
@@ -214,7 +214,7 @@ impl Shelf {
         let shown = self.shown.load();
         let made = |host| self.dev.is_some() && dev::below_localhost(host).is_some();
         let named = |host| made(host) || shown.named(host).is_some();
-        host.is_some_and(named) || (host.is_none() || otherwise) && shown.fallback().is_some()
+        host.is_some_and(named) || otherwise && shown.fallback().is_some()
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -604,7 +604,9 @@ mod tests {
             files(&[("DEFAULT.pem", "kc"), ("ca.crt", "c"), ("README", "-"), (".b.org.pem", "kc")])(folder);
         });
         assert!(case.shows("").is_some() && case.shows("b.org").is_some());
-        assert!(case.shelf.find(Some("b.org"), false).is_none());
+        for host in [Some("b.org"), None] {
+            assert!(case.shelf.find(host, false).is_none() && !case.shelf.has(host, false), "{host:?}");
+        }
         assert!(case.shelf.known().files.values().all(|file| file.broken.is_none()));
     }
 
