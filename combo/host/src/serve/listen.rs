@@ -37,7 +37,7 @@ use crate::error::{Error, Kind};
 /// Without the feature there are no certificates.
 #[cfg(not(feature = "tls"))]
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Store;
+pub(crate) struct Store(());
 
 /// Nor any that change.
 #[cfg(not(feature = "tls"))]

@@ -6,10 +6,11 @@
 #![expect(clippy::disallowed_methods, reason = "it is on disk")]
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, FileTimes, OpenOptions},
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use combo_core::stable_hash;
@@ -61,7 +62,9 @@ impl Notes {
 
     /// Asks the process that keeps them to look now.
     pub(super) fn ask(certificates: &Path) -> io::Result<()> {
-        File::open(certificates)?.set_modified(std::time::SystemTime::now())
+        let now = SystemTime::now();
+        // Nobody is told of a folder of which only one of the two was set.
+        File::open(certificates)?.set_times(FileTimes::new().set_accessed(now).set_modified(now))
     }
 
     /// What is remembered of the folder.
