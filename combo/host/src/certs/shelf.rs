@@ -1,7 +1,8 @@
 //! what was found -> what handshakes take from.
 //!
-//! A handshake looks a host up in one table and takes no lock, touches no disk and allocates nothing, however many
-//! certificates there are. A key is parsed when it is first needed, or before that by whoever watches the folder.
+//! A handshake looks a host up in one table and touches no disk, however many certificates there are. Their keys are
+//! parsed by whoever watches the folder; at the start a handshake may be there first, and parses the one that it needs.
+//! What is made for hosts below `localhost` is behind a lock.
 //! Of what changes on the disk only that is read again; where it is broken, that is said once and the old one stays,
 //! and so it does while its file is empty. What is removed is gone.
 #![expect(
@@ -202,7 +203,7 @@ impl Shelf {
                 if let Some(made) = self.dev.as_ref().and_then(|dev| dev.below_localhost(host)) {
                     return Some(made);
                 }
-                shown.named(host).or_else(default)?
+                shown.named(host, is_good).or_else(default)?
             }
             None => default()?,
         };
@@ -213,8 +214,8 @@ impl Shelf {
     pub(crate) fn has(&self, host: Option<&str>, otherwise: bool) -> bool {
         let shown = self.shown.load();
         let made = |host| self.dev.is_some() && dev::below_localhost(host).is_some();
-        let named = |host| made(host) || shown.named(host).is_some();
-        host.is_some_and(named) || otherwise && shown.fallback().is_some()
+        let named = |host| made(host) || shown.named(host, is_good).is_some();
+        host.is_some_and(named) || otherwise && shown.fallback().is_some_and(is_good)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -431,6 +432,10 @@ impl Shelf {
             false => tracing::warn!(file, %folder, error, "a certificate is broken"),
         }
     }
+}
+
+fn is_good(pair: &Arc<Pair>) -> bool {
+    pair.certified().is_ok()
 }
 
 fn instant(seconds: i64) -> Timestamp {
@@ -751,6 +756,17 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_nobody_has_parsed_yet_hides_no_good_one() {
+        let case = Case::new(|folder| {
+            put(&folder.join("a.b.org.pem"), made(&[], 1).0 + &made(&["a.b.org"], 9).1);
+            put(&folder.join("c.org.pem"), made(&[], 1).0 + &made(&["c.org"], 9).1);
+            put(&folder.join("_.b.org.pem"), both(&["*.b.org"], 1));
+        });
+        assert!(case.shows("a.b.org").is_some() && case.shows("a.b.org") == case.shows("other.b.org"));
+        assert!(case.shows("c.org").is_none());
+    }
+
+    #[test]
     fn what_could_not_be_read_once_is_read_again() {
         let case = Case::new(|folder| put(&folder.join("a.org.pem"), both(&["a.org"], 1)));
         let renewed = both(&["a.org"], 2);
@@ -803,7 +819,7 @@ mod tests {
                 put(&folder.join(format!("{host}.pem")), both(&[host], 1));
             }
         });
-        let pair = |host: &str| case.shelf.shown.load().named(host).cloned().expect("a certificate");
+        let pair = |host: &str| case.shelf.shown.load().named(host, |_| true).cloned().expect("a certificate");
         while case.shelf.known().files.values().any(|file| file.young) {
             let _ = case.shelf.look(true);
         }
