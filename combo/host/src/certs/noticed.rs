@@ -17,7 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -72,7 +72,6 @@ pub(crate) struct Ways {
 pub(crate) struct Noticing {
     poke: Arc<OwnedFd>,
     over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Noticing {
@@ -85,14 +84,9 @@ impl Noticing {
 
 impl Drop for Noticing {
     fn drop(&mut self) {
+        // The thread is not waited for: it may be in the middle of a look at a disk that does not answer.
         self.over.store(true, Relaxed);
         self.look();
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != thread::current().id()
-        {
-            // It has panicked if what it calls has, which was said then.
-            drop(thread.join());
-        }
     }
 }
 
@@ -114,8 +108,8 @@ pub(crate) fn notice(
             tracing::error!(error = %io::Error::from(errno), "changes of certificates are no longer seen");
         }
     };
-    let thread = thread::Builder::new().name("combo-certificates".to_owned()).spawn(attend)?;
-    Ok(Noticing { poke, over, thread: Some(thread) })
+    drop(thread::Builder::new().name("combo-certificates".to_owned()).spawn(attend)?);
+    Ok(Noticing { poke, over })
 }
 
 /// All that the thread knows.
@@ -292,4 +286,53 @@ impl Ears {
 /// Whether the kernel sees all changes of what is there.
 fn is_local(path: &std::path::Path) -> bool {
     statfs(path).is_ok_and(|system| KINDS.contains(&(system.f_type as u32)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        mpsc::{Receiver, Sender, channel},
+    };
+
+    use super::*;
+
+    /// Far longer than anything takes.
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// Says that it is looked at, and waits until it may go on.
+    struct Slow {
+        looks: Mutex<Sender<()>>,
+        go_on: Mutex<Receiver<()>>,
+    }
+
+    impl Noticed for Slow {
+        fn ways(&self) -> Ways {
+            Ways::default()
+        }
+
+        fn look_again(&self) -> Looked {
+            let _ = self.looks.lock().expect("no panic").send(());
+            let _ = self.go_on.lock().expect("no panic").recv();
+            Looked::default()
+        }
+    }
+
+    fn slow() -> (Noticing, Receiver<()>, Sender<()>) {
+        let ((looks, looked), (let_on, go_on)) = (channel(), channel());
+        let slow = Arc::new(Slow { looks: Mutex::new(looks), go_on: Mutex::new(go_on) });
+        (notice(vec![slow], |_| ()).expect("a thread"), looked, let_on)
+    }
+
+    #[test]
+    fn nobody_waits_for_a_disk_that_does_not_answer() {
+        let (noticing, looked, _let_on) = slow();
+        looked.recv_timeout(LONG).expect("a look");
+        let (tell, told) = channel();
+        drop(thread::spawn(move || {
+            drop(noticing);
+            let _ = tell.send(());
+        }));
+        told.recv_timeout(LONG).expect("nobody has waited");
+    }
 }
