@@ -65,7 +65,7 @@ impl Store {
 
 #[cfg(not(feature = "tls"))]
 impl Noticing {
-    pub(crate) fn look(&self) {
+    pub(crate) fn look(&self, _: impl FnOnce() + Send + 'static) {
         match *self {}
     }
 }
