@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "what a process is started with is in its environment")]
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
@@ -50,6 +51,8 @@ pub fn take_sockets() {
 }
 
 struct StartedWith {
+    /// All descriptors that there were, but for standard input, output and error.
+    there: BTreeSet<RawFd>,
     passed: Vec<Passed>,
     /// Why there is none.
     none: String,
@@ -80,17 +83,18 @@ impl fmt::Display for Passed {
 
 impl StartedWith {
     fn look() -> Self {
+        let there = close_fds::iter_open_fds(FIRST).collect();
         close_fds::set_fds_cloexec(FIRST, &[]);
         let said = |name| std::env::var(name).unwrap_or_default();
         let (count, pid, names) = (said("LISTEN_FDS"), said("LISTEN_PID"), said("LISTEN_FDNAMES"));
         if let Err(none) = ours(&count, &pid, &said("LISTEN_FDS_FIRST_FD"), getpid().as_raw_pid()) {
-            return Self { passed: Vec::new(), none };
+            return Self { there, passed: Vec::new(), none };
         }
         let none = format!("the process was started with `LISTEN_FDS={count}`");
-        let mut there = ListenFd::from_env();
-        let names = named(&names, there.len());
-        let passed = (0..there.len()).zip(names).map(|(index, name)| look_at(&mut there, index, name));
-        Self { passed: passed.collect(), none }
+        let mut given = ListenFd::from_env();
+        let names = named(&names, given.len());
+        let passed = (0..given.len()).zip(names).map(|(index, name)| look_at(&mut given, index, name));
+        Self { there, passed: passed.collect(), none }
     }
 
     fn names(&self) -> String {
@@ -171,6 +175,10 @@ impl StartedWith {
             return meant.into_iter().map(Passed::claim).collect();
         }
         match which {
+            // By that number there may be one of our own by now.
+            Inherited::Fd(fd) if !self.there.contains(fd) => {
+                Err(format!("the process was started without a descriptor {fd}"))
+            }
             Inherited::Fd(fd) => Ok(vec![copy(*fd)?]),
             _ if self.passed.is_empty() => Err(self.none.clone()),
             Inherited::Name(_) if self.names().is_empty() => {
@@ -256,7 +264,7 @@ mod tests {
             name: name.map(str::to_owned),
             what,
         });
-        StartedWith { passed: passed.collect(), none: "there is none".to_owned() }
+        StartedWith { there: BTreeSet::new(), passed: passed.collect(), none: "there is none".to_owned() }
     }
 
     fn check(started_with: &mut StartedWith, which: &Inherited, expected: Result<usize, &str>) {
@@ -301,6 +309,18 @@ mod tests {
         let fd = udp.as_raw_fd();
         assert_eq!(copy(fd).err(), Some(format!("descriptor {fd} is no stream socket that listens")));
         assert_eq!(copy(9_999).err(), Some("the process was started without a descriptor 9999".to_owned()));
+    }
+
+    #[test]
+    fn what_was_opened_later_is_not_copied() {
+        let own = listener();
+        let fd = own.as_raw_fd();
+        let there = &mut with(vec![]);
+        let without = format!("the process was started without a descriptor {fd}");
+        check(there, &Inherited::Fd(fd), Err(&without));
+        let _ = there.there.insert(fd);
+        check(there, &Inherited::Fd(fd), Ok(1));
+        assert!(StartedWith::look().there.contains(&fd));
     }
 
     #[test]
