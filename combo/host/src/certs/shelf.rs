@@ -526,6 +526,14 @@ mod tests {
             put(&self.folder.path().join(name), text);
         }
 
+        /// Looks until nothing can have changed that looks the same.
+        fn settle(&self) {
+            let young = || self.shelf.known().files.values().any(|file| file.young);
+            while young() {
+                let _ = self.shelf.look(true);
+            }
+        }
+
         fn at(&self, name: &str) -> PathBuf {
             self.folder.path().join(name)
         }
@@ -740,6 +748,7 @@ mod tests {
                 put(&folder.join(at).join("fullchain.pem"), cert);
             }
         });
+        case.settle();
         let elsewhere = tempfile::tempdir().expect("a folder");
         for hidden in ["live", "b.org"] {
             fs::rename(case.at(hidden), elsewhere.path().join(hidden)).expect("a folder");
@@ -820,9 +829,7 @@ mod tests {
             }
         });
         let pair = |host: &str| case.shelf.shown.load().named(host, |_| true).cloned().expect("a certificate");
-        while case.shelf.known().files.values().any(|file| file.young) {
-            let _ = case.shelf.look(true);
-        }
+        case.settle();
         let before = [pair("a.org"), pair("b.org")];
         assert_eq!(case.shelf.look(true), Looked::default());
         case.put("b.org.pem", both(&["b.org"], 2));

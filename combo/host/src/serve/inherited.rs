@@ -83,7 +83,7 @@ impl fmt::Display for Passed {
 
 impl StartedWith {
     fn look() -> Self {
-        let there = close_fds::iter_open_fds(FIRST).collect();
+        let there = descriptors();
         close_fds::set_fds_cloexec(FIRST, &[]);
         let said = |name| std::env::var(name).unwrap_or_default();
         let (count, pid, names) = (said("LISTEN_FDS"), said("LISTEN_PID"), said("LISTEN_FDNAMES"));
@@ -101,6 +101,10 @@ impl StartedWith {
         let names = self.passed.iter().filter_map(|passed| passed.name.as_deref());
         names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
     }
+}
+
+fn descriptors() -> BTreeSet<RawFd> {
+    close_fds::iter_open_fds(FIRST).collect()
 }
 
 /// Whether the variables are about descriptors of this process, or why not (sd_listen_fds(3)). Variables outlive the
@@ -320,7 +324,7 @@ mod tests {
         check(there, &Inherited::Fd(fd), Err(&without));
         let _ = there.there.insert(fd);
         check(there, &Inherited::Fd(fd), Ok(1));
-        assert!(StartedWith::look().there.contains(&fd));
+        assert!(descriptors().contains(&fd));
     }
 
     #[test]
