@@ -828,7 +828,8 @@ mod tests {
                 put(&folder.join(format!("{host}.pem")), both(&[host], 1));
             }
         });
-        let pair = |host: &str| case.shelf.shown.load().named(host, |_| true).cloned().expect("a certificate");
+        let pair =
+            |host: &str| case.shelf.shown.load().named(host, |_| true).cloned().expect("a certificate");
         case.settle();
         let before = [pair("a.org"), pair("b.org")];
         assert_eq!(case.shelf.look(true), Looked::default());
