@@ -12,10 +12,7 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -37,7 +34,8 @@ struct Socket {
     socket: UnixDatagram,
     address: SocketAddr,
     watchdog: Option<Duration>,
-    stopping: AtomicBool,
+    /// Held while it is said whether it is ready, so that this is never the last word.
+    stopping: Mutex<bool>,
 }
 
 impl Supervisor {
@@ -68,7 +66,7 @@ impl Supervisor {
         };
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self(Arc::new(Socket { socket, address, watchdog, stopping: AtomicBool::new(false) })))
+        Ok(Self(Arc::new(Socket { socket, address, watchdog, stopping: Mutex::new(false) })))
     }
 
     /// Within how long it wants to hear of the watch.
@@ -78,7 +76,8 @@ impl Supervisor {
 
     /// It serves, or serves again.
     pub(crate) fn ready(&self, status: Option<&str>) {
-        if !self.0.stopping.load(Relaxed) {
+        let stopping = self.is_stopping();
+        if !*stopping {
             let status = status.map_or(String::new(), |status| format!("\nSTATUS={}", line(status)));
             self.say(&format!("READY=1{status}"));
         }
@@ -86,13 +85,15 @@ impl Supervisor {
 
     /// It reloads; `micros` are those of the monotonic clock.
     pub(crate) fn reloading(&self, micros: u128) {
-        if !self.0.stopping.load(Relaxed) {
+        let stopping = self.is_stopping();
+        if !*stopping {
             self.say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
         }
     }
 
     pub(crate) fn stopping(&self) {
-        self.0.stopping.store(true, Relaxed);
+        let mut stopping = self.is_stopping();
+        *stopping = true;
         self.say(&format!("STOPPING=1\nSTATUS=draining\n{}", extension()));
     }
 
@@ -108,6 +109,10 @@ impl Supervisor {
 
     pub(crate) fn is_alive(&self) {
         self.say("WATCHDOG=1");
+    }
+
+    fn is_stopping(&self) -> MutexGuard<'_, bool> {
+        self.0.stopping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn say(&self, message: &str) {

@@ -1010,15 +1010,19 @@ impl Deeds {
 
     /// Has files looked at that would be anyway, some time later; `now` is by the monotonic clock.
     pub(crate) fn reload(&self, now: Duration) {
-        self.supervisor().into_iter().for_each(|supervisor| supervisor.reloading(now.as_micros()));
+        let supervisor = self.supervisor().cloned();
+        supervisor.iter().for_each(|supervisor| supervisor.reloading(now.as_micros()));
+        let ready = move || supervisor.iter().for_each(|supervisor| supervisor.ready(None));
         match &self.tasks.noticing {
             Some(noticing) => {
                 tracing::info!("SIGHUP: looks for certificates that have changed");
-                noticing.look();
+                noticing.look(ready);
             }
-            None => tracing::info!("SIGHUP: there is nothing to reload"),
+            None => {
+                tracing::info!("SIGHUP: there is nothing to reload");
+                ready();
+            }
         }
-        self.supervisor().into_iter().for_each(|supervisor| supervisor.ready(None));
     }
 
     /// What is to be looked at for that.

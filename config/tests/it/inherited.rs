@@ -50,13 +50,17 @@ fn what_it_was_not_started_with_is_named() {
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.err.contains(&format!("error: cannot listen on `{listen}`: {why}\n")), "{}", ended.err);
     }
-    let mut command = command(crate::child::BINARY);
-    let _ = command.args(["plan", "--open", "--listen", "systemd:index=0"]).current_dir(folder.path());
-    let ended = run({
-        let _ = command.env("LISTEN_FDS", "1").env("LISTEN_PID", "1");
-        command
-    });
-    assert!(ended.err.contains("those that there are belong to process 1 (`LISTEN_PID`)"), "{}", ended.err);
+    for (pid, why) in [
+        (Some("1"), "those that there are belong to process 1 (`LISTEN_PID`)"),
+        (None, "nothing says whose those are that there are (`LISTEN_PID` is not set)"),
+    ] {
+        let mut command = command(crate::child::BINARY);
+        let _ = command.args(["plan", "--open", "--listen", "systemd:index=0"]).current_dir(folder.path());
+        let _ = command.env("LISTEN_FDS", "1").env_remove("LISTEN_PID");
+        let _ = pid.map(|pid| command.env("LISTEN_PID", pid));
+        let ended = run(command);
+        assert!(ended.err.contains(why), "{}", ended.err);
+    }
 }
 
 #[test]

@@ -158,20 +158,39 @@ fn escape(value: &str) -> String {
 /// ```
 #[must_use]
 pub fn discreet(said: &str) -> Cow<'_, str> {
-    const KEYWORD: &str = "eab=";
-    let mut shown = String::new();
-    let mut rest = said;
-    while let Some(at) = rest.find(KEYWORD) {
-        let value = at + KEYWORD.len();
+    let (mut shown, mut rest) = (String::new(), said);
+    while let Some(value) = key(rest) {
         shown.push_str(&rest[..value]);
-        let mut escaped = false;
-        let end = rest[value..].find(|c: char| {
-            let end = c == ':' && !escaped;
-            escaped = c == '\\' && !escaped;
-            end
-        });
         shown.push('…');
-        rest = end.map_or("", |end| &rest[value + end..]);
+        rest = &rest[value + argument(&rest[value..])..];
     }
     if shown.is_empty() { Cow::Borrowed(said) } else { Cow::Owned(shown + rest) }
+}
+
+/// Where the value of the first `eab=` begins, with whatever is escaped in that.
+fn key(said: &str) -> Option<usize> {
+    let (mut text, mut characters) = (String::new(), said.chars());
+    while let Some(character) = characters.next() {
+        match character {
+            ':' => text.clear(),
+            '\\' => text.extend(characters.next()),
+            other => text.push(other),
+        }
+        if text.ends_with("eab=") {
+            return Some(said.len() - characters.as_str().len());
+        }
+    }
+    None
+}
+
+/// Where the argument ends that this is the rest of.
+fn argument(said: &str) -> usize {
+    let (mut escaped, mut inside) = (false, said.starts_with('['));
+    let end = said.find(|character| {
+        inside &= character != ']';
+        let end = character == ':' && !escaped && !inside;
+        escaped = character == '\\' && !escaped;
+        end
+    });
+    end.unwrap_or(said.len())
 }

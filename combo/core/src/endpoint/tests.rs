@@ -384,6 +384,11 @@ fn a_key_is_not_shown() {
         (r"le:c:eab=m\\:tcp:443", "le:c:eab=…:tcp:443"),
         ("le:c:eab=me,c2Vj", "le:c:eab=…"),
         ("eab=a:eab=b:x", "eab=…:eab=…:x"),
+        (r"le:c:e\ab=me,c2Vj:tcp:443", r"le:c:e\ab=…:tcp:443"),
+        (r"le:c:\e\a\b\=me,c2Vj:tcp:443", r"le:c:\e\a\b\=…:tcp:443"),
+        ("le:c,eab=[a:c2Vj]:x", "le:c,eab=…:x"),
+        ("le:c:eab=[a:c2Vj", "le:c:eab=…"),
+        (r"ab:e\:ab=c", r"ab:e\:ab=c"),
     ] {
         assert_eq!(discreet(said), shown);
     }

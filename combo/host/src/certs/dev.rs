@@ -12,7 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use combo_core::{BoxError, Timestamp};
@@ -44,6 +44,9 @@ const MOST: usize = 256;
 
 const AUTHORITY: (&str, &str) = ("authority.pem", "authority.key");
 
+/// Locked by whoever makes something.
+const LOCK: &str = ".lock";
+
 /// The folder in it that is served from, and the file there.
 const SERVED: (&str, &str) = ("certificates", "DEFAULT.pem");
 
@@ -65,9 +68,30 @@ pub(crate) struct Dev {
     host: String,
     /// When it was last looked at.
     looked: Mutex<Timestamp>,
+    made: Mutex<Made>,
+}
+
+/// What certificates are signed with, and those that are.
+struct Made {
+    /// As it is in its file.
+    authority: String,
     issuer: Issuer<'static, KeyPair>,
     /// Those for hosts below `localhost`, until they are too many or as old as the file that is made again.
-    below: Mutex<HashMap<Box<str>, Arc<CertifiedKey>>>,
+    below: HashMap<Box<str>, Arc<CertifiedKey>>,
+}
+
+impl Made {
+    fn read(folder: &Path) -> Result<Self, BoxError> {
+        let (authority, issuer) = issuer(folder)?;
+        Ok(Self { authority, issuer, below: HashMap::new() })
+    }
+
+    fn sign(&self, host: &str) -> Result<CertifiedKey, BoxError> {
+        let key = KeyPair::generate()?;
+        let made = certificate_of(&[host], &[], Timestamp::now())?.signed_by(&key, &self.issuer)?;
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        Ok(found::certified(vec![made.der().clone()], key)?)
+    }
 }
 
 impl Dev {
@@ -75,8 +99,12 @@ impl Dev {
     ///
     /// There is no folder for it, or it cannot be made.
     pub(crate) fn open() -> Result<Self, BoxError> {
-        let (folder, now) = (folder()?, Timestamp::now());
         let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+        Self::of(folder()?, host, Timestamp::now())
+    }
+
+    /// The same in a folder, for a host.
+    pub(crate) fn of(folder: PathBuf, host: String, now: Timestamp) -> Result<Self, BoxError> {
         let made = prepare(&folder, &host, now)?;
         let authority = authority(&folder);
         if made {
@@ -85,8 +113,8 @@ impl Dev {
             let file = authority.display();
             tracing::info!(authority = %file, "certificates for localhost are signed by it: curl --cacert {file}");
         }
-        let issuer = issuer(&folder)?.1;
-        Ok(Self { folder, host, looked: Mutex::new(now), issuer, below: Mutex::default() })
+        let made = Mutex::new(Made::read(&folder)?);
+        Ok(Self { folder, host, looked: Mutex::new(now), made })
     }
 
     /// Where certificates are served from.
@@ -97,28 +125,40 @@ impl Dev {
     /// One for a host below `localhost`, made when it is first asked for: of a wildcard right below a top-level name
     /// clients think nothing.
     pub(crate) fn below_localhost(&self, host: &str) -> Option<Arc<CertifiedKey>> {
-        let below = host.strip_suffix(".localhost").filter(|below| !below.is_empty())?;
-        let mut known = self.below.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.get(below) {
+        let below = below_localhost(host)?;
+        let mut all = self.made();
+        if let Some(known) = all.below.get(below) {
             return Some(known.clone());
         }
-        let made = self.sign(host).inspect_err(|error| {
+        let made = all.sign(host).inspect_err(|error| {
             tracing::warn!(host, error = chain(&**error), "cannot make a certificate");
         });
         let made = Arc::new(made.ok()?);
-        if known.len() >= MOST {
-            known.clear();
+        if all.below.len() >= MOST {
+            all.below.clear();
         }
-        drop(known.insert(below.into(), made.clone()));
+        drop(all.below.insert(below.into(), made.clone()));
         Some(made)
     }
 
-    fn sign(&self, host: &str) -> Result<CertifiedKey, BoxError> {
-        let key = KeyPair::generate()?;
-        let made = certificate_of(&[host], &[], Timestamp::now())?.signed_by(&key, &self.issuer)?;
-        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        Ok(found::certified(vec![made.der().clone()], key)?)
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Makes what is to be made again. Somebody else may have done so.
+    fn renew(&self, now: Timestamp) -> Result<(), BoxError> {
+        let renewed = prepare(&self.folder, &self.host, now)?;
+        let (read, mut made) = (Made::read(&self.folder)?, self.made());
+        if renewed || read.authority != made.authority {
+            *made = read;
+        }
+        Ok(())
+    }
+}
+
+/// What is before `.localhost`.
+pub(crate) fn below_localhost(host: &str) -> Option<&str> {
+    host.strip_suffix(".localhost").filter(|below| !below.is_empty())
 }
 
 impl fmt::Debug for Dev {
@@ -146,12 +186,8 @@ impl Noticed for Dev {
             (self.looked.lock().unwrap_or_else(PoisonError::into_inner), Timestamp::now());
         if now.as_second() - looked.as_second() >= DAY / 24 {
             *looked = now;
-            match prepare(&self.folder, &self.host, now) {
-                Ok(true) => self.below.lock().unwrap_or_else(PoisonError::into_inner).clear(),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(error = chain(&*error), "cannot make a certificate for localhost");
-                }
+            if let Err(error) = self.renew(now) {
+                tracing::warn!(error = chain(&*error), "cannot make a certificate for localhost");
             }
         }
         Looked::default()
@@ -180,14 +216,14 @@ pub(crate) fn how_to_trust(authority: &Path) -> String {
     )
 }
 
-/// Makes what is not there yet or near its end. Whether it did.
+/// Makes what is not there yet or near its end. Whether it did. One at a time does so, of all processes.
 ///
 /// # Errors
 ///
 /// A file cannot be read, made or understood.
 pub(crate) fn prepare(folder: &Path, host: &str, now: Timestamp) -> Result<bool, BoxError> {
-    let usable = fs::read_to_string(authority(folder))
-        .is_ok_and(|pem| life(&pem).is_some_and(|(_, until)| now.as_second() + DAYS.1 * DAY < until));
+    let _alone = alone(folder)?;
+    let usable = is_usable(folder, now);
     if !usable {
         make_authority(folder, host, now)?;
     }
@@ -207,6 +243,32 @@ pub(crate) fn prepare(folder: &Path, host: &str, now: Timestamp) -> Result<bool,
     let made = made.signed_by(&key, &issuer)?;
     put(&certificate, &format!("{}{}", key.serialize_pem(), made.pem()), 0o600)?;
     Ok(true)
+}
+
+/// Whether the authority will hold long enough, and has its key.
+fn is_usable(folder: &Path, now: Timestamp) -> bool {
+    let (file, key) = (authority(folder), folder.join(AUTHORITY.1));
+    let holds = fs::read_to_string(&file)
+        .is_ok_and(|pem| life(&pem).is_some_and(|(_, until)| now.as_second() + DAYS.1 * DAY < until));
+    let has_key = || {
+        let (file, key) =
+            (CertificateDer::from_pem_file(file).ok()?, PrivateKeyDer::from_pem_file(key).ok()?);
+        found::certified(vec![file], key).ok()
+    };
+    holds && has_key().is_some()
+}
+
+/// Waits for whoever else makes something in this folder, until what is returned is dropped.
+fn alone(folder: &Path) -> io::Result<fs::File> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let lock = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(folder.join(LOCK))?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 /// From when and until when a certificate holds, in seconds since 1970.
@@ -359,9 +421,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let now = Timestamp::now();
         assert!(prepare(folder.path(), "box", now).expect("files"));
-        let (folder, issuer) = (folder.path().to_owned(), issuer(folder.path()).expect("an authority").1);
-        let (host, looked) = ("box".to_owned(), Mutex::new(now));
-        let dev = Dev { folder, host, looked, issuer, below: Mutex::default() };
+        let dev = Dev::of(folder.path().to_owned(), "box".to_owned(), now).expect("an authority");
         for host in ["shop.localhost", "a.shop.localhost"] {
             let made = dev.below_localhost(host).expect("a certificate");
             let trusted = |host| trusts_der(&dev.folder, &made.cert[0], host, now);
@@ -371,6 +431,44 @@ mod tests {
         for host in ["localhost", "example.com", ".localhost", "shoplocalhost"] {
             assert!(dev.below_localhost(host).is_none(), "{host}");
         }
+    }
+
+    #[test]
+    fn an_authority_without_its_key_is_made_again_and_signs_from_then_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = Timestamp::now();
+        let dev = Dev::of(folder.path().to_owned(), "box".to_owned(), now).expect("an authority");
+        let trusted = || {
+            let made = dev.below_localhost("a.localhost").expect("a certificate");
+            let served = fs::read_to_string(served(folder.path()).join(SERVED.1)).expect("a certificate");
+            let served = served.split_once("-----BEGIN CERTIFICATE").expect("a certificate").1.to_owned();
+            trusts_der(&dev.folder, &made.cert[0], "a.localhost", now)
+                && trusts(&dev.folder, &format!("-----BEGIN CERTIFICATE{served}"), "localhost", now)
+        };
+        assert!(trusted());
+        // As two that start at once would leave it, each of which has written half.
+        let other = KeyPair::generate().expect("a key").serialize_pem();
+        put(&folder.path().join(AUTHORITY.1), &other, 0o600).expect("a file");
+        dev.renew(now).expect("files");
+        assert!(trusted() && !prepare(folder.path(), "box", now).expect("files"));
+        // And what another process has made is taken up.
+        fs::remove_file(authority(folder.path())).expect("a file");
+        assert!(prepare(folder.path(), "box", now).expect("files"));
+        assert!(!trusted());
+        dev.renew(now).expect("files");
+        assert!(trusted());
+    }
+
+    #[test]
+    fn many_that_start_at_once_make_one_authority() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made: Vec<bool> = std::thread::scope(|scope| {
+            let start = || scope.spawn(|| prepare(folder.path(), "box", at(0)).expect("files"));
+            let all: Vec<_> = (0..8).map(|_| start()).collect();
+            all.into_iter().map(|one| one.join().expect("no panic")).collect()
+        });
+        assert_eq!(made.iter().filter(|made| **made).count(), 1);
+        assert!(is_usable(folder.path(), at(0)));
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::jobs::changed::Looks;
 /// No certificate with its chain and key is larger.
 const LARGEST: u64 = 1 << 20;
 
-/// How often a key file's mode lets others in: read, write or go into.
+/// What a key file's mode lets others do: read, write or run it.
 const OTHERS: u32 = 0o007;
 
 /// Algorithms and key exchanges. Post-quantum first, since what is recorded today may be read when there are
@@ -84,6 +84,8 @@ pub(crate) struct Listing {
     pub(crate) folders: Vec<PathBuf>,
     /// What leads elsewhere.
     pub(crate) links: Vec<PathBuf>,
+    /// Folders of which nobody could say what is in them, and why.
+    pub(crate) unseen: Vec<(PathBuf, Broken)>,
 }
 
 /// A certificate as it was read.
@@ -129,6 +131,19 @@ impl fmt::Display for Broken {
     }
 }
 
+impl Broken {
+    /// Whether it says nothing of the file: nobody was able to read it this time.
+    pub(crate) fn is_of_the_system(&self) -> bool {
+        matches!(self, Self::Io(_))
+    }
+
+    /// Whether it may be over without anybody having touched the file.
+    pub(crate) fn may_pass(&self) -> bool {
+        let lasts = |kind| matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied);
+        matches!(self, Self::Io(kind) if !lasts(*kind))
+    }
+}
+
 impl std::error::Error for Broken {}
 
 impl From<io::Error> for Broken {
@@ -162,11 +177,15 @@ fn look_into(folder: &Path, outermost: bool, listing: &mut Listing) -> io::Resul
         if name.starts_with('.') {
             continue;
         }
-        let kind = entry.file_type()?;
+        let kind = match entry.file_type() {
+            Ok(kind) => kind,
+            Err(error) if is_absence(&error) => continue,
+            Err(error) => return Err(error),
+        };
         let stem =
             |ending| outermost.then(|| name.strip_suffix(ending)).flatten().filter(|stem| !stem.is_empty());
-        let is_folder = kind.is_dir()
-            || kind.is_symlink() && fs::metadata(entry.path()).is_ok_and(|found| found.is_dir());
+        let led = kind.is_symlink().then(|| fs::metadata(entry.path()));
+        let is_folder = led.as_ref().map_or(kind.is_dir(), |led| led.as_ref().is_ok_and(Metadata::is_dir));
         if is_folder {
             if kind.is_symlink() {
                 listing.links.push(entry.path());
@@ -184,6 +203,13 @@ fn look_into(folder: &Path, outermost: bool, listing: &mut Listing) -> io::Resul
         } else if let Some(stem) = stem(".key") {
             of(stem, &mut stems, |stem| &mut stem.key);
         } else {
+            // It may lead to a folder.
+            if let Some(Err(error)) = led
+                && !is_absence(&error)
+            {
+                listing.links.push(entry.path());
+                listing.unseen.push((entry.path(), error.into()));
+            }
             continue;
         }
         if kind.is_symlink() {
@@ -207,13 +233,23 @@ fn look_into(folder: &Path, outermost: bool, listing: &mut Listing) -> io::Resul
     for name in folders {
         let within = folder.join(&name);
         if outermost && name == "live" {
-            // What cannot be looked into is as good as not there.
-            let _ = look_into(&within, false, listing);
+            match look_into(&within, false, listing) {
+                Err(error) if !is_absence(&error) => listing.unseen.push((within, error.into())),
+                _ => {}
+            }
             continue;
         }
         for (cert, key) in [("fullchain.pem", "privkey.pem"), ("tls.crt", "tls.key")] {
             let (cert, key) = (within.join(cert), within.join(key));
-            let Ok(found) = fs::symlink_metadata(&cert) else { continue };
+            let found = match fs::symlink_metadata(&cert) {
+                Ok(found) => found,
+                Err(error) => {
+                    if !is_absence(&error) && listing.unseen.last().is_none_or(|(last, _)| *last != within) {
+                        listing.unseen.push((within.clone(), error.into()));
+                    }
+                    continue;
+                }
+            };
             for path in [&cert, &key] {
                 if found.is_symlink() {
                     listing.links.push(path.clone());
@@ -224,6 +260,11 @@ fn look_into(folder: &Path, outermost: bool, listing: &mut Listing) -> io::Resul
         listing.folders.push(within);
     }
     Ok(())
+}
+
+/// Whether it says that something is not there; any other error says nothing of that.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 impl Listing {

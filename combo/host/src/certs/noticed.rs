@@ -9,15 +9,15 @@
 use std::{
     collections::{BTreeSet, HashMap},
     ffi::{OsStr, OsString},
-    io,
+    fmt, io,
     mem::MaybeUninit,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -72,12 +72,54 @@ pub(crate) struct Ways {
 pub(crate) struct Noticing {
     poke: Arc<OwnedFd>,
     over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    asked: Arc<Asked>,
+}
+
+/// What is called after the next look, or at once if nobody looks any more.
+struct Asked(Mutex<Option<Vec<Then>>>);
+
+type Then = Box<dyn FnOnce() + Send>;
+
+impl Asked {
+    fn all(&self) -> MutexGuard<'_, Option<Vec<Then>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<Then> {
+        self.all().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Asked").field(&self.all().as_ref().map(Vec::len)).finish()
+    }
+}
+
+/// Lasts as long as somebody looks, however that ends.
+struct Looking(Arc<Asked>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        let asked = self.0.all().take();
+        asked.into_iter().flatten().for_each(|then| then());
+    }
 }
 
 impl Noticing {
-    /// Has everything looked at now.
-    pub(crate) fn look(&self) {
+    /// Has everything looked at now; then calls this, on the thread that looks.
+    pub(crate) fn look(&self, then: impl FnOnce() + Send + 'static) {
+        let mut asked = self.asked.all();
+        let Some(all) = &mut *asked else {
+            drop(asked);
+            return then();
+        };
+        all.push(Box::new(then));
+        drop(asked);
+        self.poke();
+    }
+
+    fn poke(&self) {
         // It can only fail if it has been said very often.
         let _ = rustix::io::write(&self.poke, &1_u64.to_ne_bytes());
     }
@@ -85,14 +127,9 @@ impl Noticing {
 
 impl Drop for Noticing {
     fn drop(&mut self) {
+        // The thread is not waited for: it may be in the middle of a look at a disk that does not answer.
         self.over.store(true, Relaxed);
-        self.look();
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != thread::current().id()
-        {
-            // It has panicked if what it calls has, which was said then.
-            drop(thread.join());
-        }
+        self.poke();
     }
 }
 
@@ -107,15 +144,16 @@ pub(crate) fn notice(
 ) -> io::Result<Noticing> {
     let poke = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let over = Arc::new(AtomicBool::new(false));
-    let (heard, ends) = (poke.clone(), over.clone());
+    let asked = Arc::new(Asked(Mutex::new(Some(Vec::new()))));
+    let (heard, ends, looking) = (poke.clone(), over.clone(), Looking(asked.clone()));
     let attend = move || {
         let mut ears = Ears::new(all);
-        if let Err(errno) = ears.attend(&heard, &ends, &changed) {
+        if let Err(errno) = ears.attend(&heard, &ends, &looking.0, &changed) {
             tracing::error!(error = %io::Error::from(errno), "changes of certificates are no longer seen");
         }
     };
-    let thread = thread::Builder::new().name("combo-certificates".to_owned()).spawn(attend)?;
-    Ok(Noticing { poke, over, thread: Some(thread) })
+    drop(thread::Builder::new().name("combo-certificates".to_owned()).spawn(attend)?);
+    Ok(Noticing { poke, over, asked })
 }
 
 /// All that the thread knows.
@@ -149,7 +187,13 @@ impl Ears {
         Self { all, inotify: inotify.ok(), folders: HashMap::new(), due, blind, lost: false }
     }
 
-    fn attend(&mut self, poke: &OwnedFd, over: &AtomicBool, changed: &impl Fn(usize)) -> Result<(), Errno> {
+    fn attend(
+        &mut self,
+        poke: &OwnedFd,
+        over: &AtomicBool,
+        asked: &Asked,
+        changed: &impl Fn(usize),
+    ) -> Result<(), Errno> {
         self.follow();
         // What has happened since they were read.
         self.look(changed);
@@ -172,14 +216,18 @@ impl Ears {
             if over.load(Relaxed) {
                 return Ok(());
             }
+            // Who asks from now on pokes again.
+            let mut then = Vec::new();
             if told[0] {
                 let _ = rustix::io::read(poke, &mut [0; 8]);
+                then = asked.take();
                 self.due.fill(Instant::now());
             }
             if told.get(1) == Some(&true) {
                 self.hear(Instant::now())?;
             }
             self.look(changed);
+            then.into_iter().for_each(|then| then());
         }
     }
 
@@ -292,4 +340,80 @@ impl Ears {
 /// Whether the kernel sees all changes of what is there.
 fn is_local(path: &std::path::Path) -> bool {
     statfs(path).is_ok_and(|system| KINDS.contains(&(system.f_type as u32)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Far longer than anything takes.
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// Says that it is looked at, and waits until it may go on.
+    struct Slow {
+        looks: Mutex<Sender<()>>,
+        go_on: Mutex<Receiver<()>>,
+    }
+
+    impl Noticed for Slow {
+        fn ways(&self) -> Ways {
+            Ways::default()
+        }
+
+        fn look_again(&self) -> Looked {
+            let _ = self.looks.lock().expect("no panic").send(());
+            let _ = self.go_on.lock().expect("no panic").recv();
+            Looked::default()
+        }
+    }
+
+    fn slow() -> (Noticing, Receiver<()>, Sender<()>) {
+        let ((looks, looked), (let_on, go_on)) = (channel(), channel());
+        let slow = Arc::new(Slow { looks: Mutex::new(looks), go_on: Mutex::new(go_on) });
+        (notice(vec![slow], |_| ()).expect("a thread"), looked, let_on)
+    }
+
+    #[test]
+    fn nobody_waits_for_a_disk_that_does_not_answer() {
+        let (noticing, looked, _let_on) = slow();
+        looked.recv_timeout(LONG).expect("a look");
+        let (tell, told) = channel();
+        drop(thread::spawn(move || {
+            drop(noticing);
+            let _ = tell.send(());
+        }));
+        told.recv_timeout(LONG).expect("nobody has waited");
+    }
+
+    #[test]
+    fn it_is_said_when_a_look_is_over() {
+        let (noticing, looked, let_on) = slow();
+        let (tell, told) = channel();
+        let ask = |what: &'static str| {
+            let tell = tell.clone();
+            noticing.look(move || tell.send(what).unwrap_or_default());
+        };
+        looked.recv_timeout(LONG).expect("the first look");
+        ask("during the first");
+        let_on.send(()).expect("a thread");
+        looked.recv_timeout(LONG).expect("the second look");
+        assert!(told.try_recv().is_err());
+        ask("during the second");
+        let_on.send(()).expect("a thread");
+        assert_eq!(told.recv_timeout(LONG), Ok("during the first"));
+        looked.recv_timeout(LONG).expect("the third look");
+        assert!(told.try_recv().is_err());
+        // Whatever ends the thread, nobody waits for ever.
+        noticing.over.store(true, Relaxed);
+        drop(let_on);
+        assert_eq!(told.recv_timeout(LONG), Ok("during the second"));
+        while noticing.asked.all().is_some() {
+            noticing.poke();
+            thread::yield_now();
+        }
+        ask("when nobody looks");
+        assert_eq!(told.recv_timeout(LONG), Ok("when nobody looks"));
+    }
 }

@@ -1,7 +1,8 @@
 //! what was found -> what handshakes take from.
 //!
-//! A handshake looks a host up in one table and takes no lock, touches no disk and allocates nothing, however many
-//! certificates there are. A key is parsed when it is first needed, or before that by whoever watches the folder.
+//! A handshake looks a host up in one table and touches no disk, however many certificates there are. Their keys are
+//! parsed by whoever watches the folder; at the start a handshake may be there first, and parses the one that it needs.
+//! What is made for hosts below `localhost` is behind a lock.
 //! Of what changes on the disk only that is read again; where it is broken, that is said once and the old one stays,
 //! and so it does while its file is empty. What is removed is gone.
 #![expect(
@@ -25,7 +26,7 @@ use rustls::{
 };
 
 use super::{
-    dev::Dev,
+    dev::{self, Dev},
     found::{self, Broken, Listing, Material, Source, Stamp},
     leaf::Leaf,
     names::{Name, Table, claims},
@@ -35,6 +36,9 @@ use crate::{error::chain, jobs::changed::coarse_now};
 
 /// What is broken may be in the middle of being written: so long nothing is said of it.
 const PATIENCE: Duration = Duration::from_millis(400);
+
+/// When it is tried again after the system was not able to read something.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Where certificates are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +114,8 @@ struct Known {
     links: Vec<PathBuf>,
     /// What has been said of the folder.
     trouble: Option<String>,
+    /// Of which folders in it that they cannot be looked into, and why.
+    unseen: Vec<(PathBuf, Broken)>,
     /// Of which keys it has been said that others may read them.
     exposed: HashSet<PathBuf>,
     loaded: bool,
@@ -134,6 +140,12 @@ pub(crate) struct Looked {
     pub(crate) changed: bool,
     /// It is not over: it should be looked again so much later.
     pub(crate) again: Option<Duration>,
+}
+
+impl Looked {
+    fn soon(&mut self, pause: Duration) {
+        self.again = Some(self.again.map_or(pause, |again| again.min(pause)));
+    }
 }
 
 impl Shelf {
@@ -181,19 +193,19 @@ impl Shelf {
         Self { dev: Some(dev), ..self }
     }
 
-    /// What is shown to whoever names this host, in lower case, or none; `otherwise` says whether a host that there
-    /// is nothing for gets the default. Called in every handshake.
+    /// What is shown to whoever names this host, in lower case, or none; `otherwise` says whether no host, or one that
+    /// there is nothing for, gets the default. Called in every handshake.
     pub(crate) fn find(&self, host: Option<&str>, otherwise: bool) -> Option<Arc<CertifiedKey>> {
         let shown = self.shown.load();
+        let default = || if otherwise { shown.fallback() } else { None };
         let pair = match host {
             Some(host) => {
                 if let Some(made) = self.dev.as_ref().and_then(|dev| dev.below_localhost(host)) {
                     return Some(made);
                 }
-                let default = || if otherwise { shown.fallback() } else { None };
-                shown.named(host).or_else(default)?
+                shown.named(host, is_good).or_else(default)?
             }
-            None => shown.fallback()?,
+            None => default()?,
         };
         pair.certified().ok().cloned()
     }
@@ -201,8 +213,9 @@ impl Shelf {
     /// Whether there is something for this host.
     pub(crate) fn has(&self, host: Option<&str>, otherwise: bool) -> bool {
         let shown = self.shown.load();
-        let named = |host| shown.named(host).is_some();
-        host.is_some_and(named) || (host.is_none() || otherwise) && shown.fallback().is_some()
+        let made = |host| self.dev.is_some() && dev::below_localhost(host).is_some();
+        let named = |host| made(host) || shown.named(host, is_good).is_some();
+        host.is_some_and(named) || otherwise && shown.fallback().is_some_and(is_good)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -247,7 +260,8 @@ impl Shelf {
             let stamp = found.as_ref().ok().copied();
             let was_broken = before.as_ref().and_then(|before| before.broken.clone());
             let same = |before: &File| {
-                let settled = !before.young && before.broken == before.said;
+                let unread = before.broken.as_ref().is_some_and(Broken::is_of_the_system);
+                let settled = !before.young && before.broken == before.said && !unread;
                 before.source == source && stamp.is_some() && before.stamp == stamp && settled
             };
             let mut file = match before {
@@ -279,11 +293,14 @@ impl Shelf {
                     None => was_broken.as_ref() != Some(&broken),
                 };
                 if fresh && !first {
-                    looked.again = Some(PATIENCE);
+                    looked.soon(PATIENCE);
                 } else {
                     self.say_broken(&file.source, &broken, file.shown.is_some());
                     file.said = Some(broken);
                 }
+            }
+            if file.broken.as_ref().is_some_and(Broken::may_pass) {
+                looked.soon(RETRY);
             }
             if first && let Some(pair) = &file.shown {
                 self.say_expired(&file.source, pair);
@@ -298,15 +315,34 @@ impl Shelf {
         }
         // What is left was there before.
         let empty: BTreeSet<PathBuf> = listing.empty.into_iter().collect();
+        let mut unseen: Vec<_> = listing.unseen.iter().map(|unseen| (unseen, 0_usize)).collect();
         for (cert, file) in known.files.drain() {
-            looked.changed = true;
-            if empty.contains(&cert) && file.shown.is_some() {
+            if let Some((_, hidden)) = unseen.iter_mut().find(|((folder, _), _)| cert.starts_with(folder)) {
+                *hidden += 1;
+                let _ = files.insert(cert, file);
+                continue;
+            }
+            let stays = empty.contains(&cert) && file.shown.is_some();
+            looked.changed |= !stays || file.stamp.is_some();
+            if stays {
                 // Until there is another.
                 let _ = files.insert(cert, File { stamp: None, broken: None, ..file });
             } else if file.shown.is_some() {
                 tracing::info!(file = %self.within(&cert), folder = %self.place, "a certificate is gone");
             }
         }
+        for ((folder, error), certificates) in unseen {
+            if error.may_pass() {
+                looked.soon(RETRY);
+            }
+            let is_new = known.unseen.iter().all(|(known, why)| (known, why) != (folder, error));
+            // Others may be none of ours.
+            if is_new && (certificates > 0 || folder.file_name().is_some_and(|name| name == "live")) {
+                let (folder, error) = (folder.display(), chain(error));
+                tracing::warn!(%folder, certificates, error, "cannot look for certificates; those known stay");
+            }
+        }
+        known.unseen = listing.unseen;
         looked.changed |= !first && known.empty != empty;
         known.files = files;
         known.empty = empty;
@@ -398,6 +434,10 @@ impl Shelf {
     }
 }
 
+fn is_good(pair: &Arc<Pair>) -> bool {
+    pair.certified().is_ok()
+}
+
 fn instant(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(if seconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }
@@ -486,6 +526,14 @@ mod tests {
             put(&self.folder.path().join(name), text);
         }
 
+        /// Looks until nothing can have changed that looks the same.
+        fn settle(&self) {
+            let young = || self.shelf.known().files.values().any(|file| file.young);
+            while young() {
+                let _ = self.shelf.look(true);
+            }
+        }
+
         fn at(&self, name: &str) -> PathBuf {
             self.folder.path().join(name)
         }
@@ -569,8 +617,21 @@ mod tests {
             files(&[("DEFAULT.pem", "kc"), ("ca.crt", "c"), ("README", "-"), (".b.org.pem", "kc")])(folder);
         });
         assert!(case.shows("").is_some() && case.shows("b.org").is_some());
-        assert!(case.shelf.find(Some("b.org"), false).is_none());
+        for host in [Some("b.org"), None] {
+            assert!(case.shelf.find(host, false).is_none() && !case.shelf.has(host, false), "{host:?}");
+        }
         assert!(case.shelf.known().files.values().all(|file| file.broken.is_none()));
+    }
+
+    #[test]
+    fn hosts_below_localhost_are_there_where_they_are_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dev = Dev::of(folder.path().to_owned(), "box".to_owned(), Timestamp::now()).expect("files");
+        let shelf = Shelf::open(Place::Folder(dev.served())).expect("a shelf").with(Arc::new(dev));
+        for (host, there) in [("a.localhost", true), ("b.a.localhost", true), ("a.org", false)] {
+            assert_eq!(shelf.has(Some(host), false), there, "{host}");
+            assert_eq!(shelf.find(Some(host), false).is_some(), there, "{host}");
+        }
     }
 
     #[test]
@@ -676,6 +737,79 @@ mod tests {
         case.becomes("a.org", Some(&second));
     }
 
+    /// Nor may whoever starts as root and goes on as somebody else, who only looks into what root left open.
+    #[test]
+    fn what_cannot_be_looked_into_is_not_gone() {
+        let folders = ["live/a.org", "b.org"];
+        let case = Case::new(|folder| {
+            for at in folders {
+                let (key, cert) = made(&[at.trim_start_matches("live/")], 1);
+                put(&folder.join(at).join("privkey.pem"), key);
+                put(&folder.join(at).join("fullchain.pem"), cert);
+            }
+        });
+        case.settle();
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        for hidden in ["live", "b.org"] {
+            fs::rename(case.at(hidden), elsewhere.path().join(hidden)).expect("a folder");
+            // Nobody can follow it, not even root.
+            symlink(hidden, case.at(hidden)).expect("a link");
+            assert!(!case.shelf.look(true).changed, "{hidden}");
+        }
+        assert!(case.shows("a.org").is_some() && case.shows("b.org").is_some());
+        for gone in ["live", "b.org"] {
+            fs::remove_file(case.at(gone)).expect("a link");
+        }
+        assert!(case.shelf.look(true).changed);
+        assert!(case.shows("a.org").is_none() && case.shows("b.org").is_none());
+    }
+
+    #[test]
+    fn a_key_that_nobody_has_parsed_yet_hides_no_good_one() {
+        let case = Case::new(|folder| {
+            put(&folder.join("a.b.org.pem"), made(&[], 1).0 + &made(&["a.b.org"], 9).1);
+            put(&folder.join("c.org.pem"), made(&[], 1).0 + &made(&["c.org"], 9).1);
+            put(&folder.join("_.b.org.pem"), both(&["*.b.org"], 1));
+        });
+        assert!(case.shows("a.b.org").is_some() && case.shows("a.b.org") == case.shows("other.b.org"));
+        assert!(case.shows("c.org").is_none());
+    }
+
+    #[test]
+    fn what_could_not_be_read_once_is_read_again() {
+        let case = Case::new(|folder| put(&folder.join("a.org.pem"), both(&["a.org"], 1)));
+        let renewed = both(&["a.org"], 2);
+        case.put("a.org.pem", &renewed);
+        let mut sources = found::list(case.folder.path()).expect("a folder").sources;
+        let (source, stamp) = sources.remove(0);
+        let stamp = stamp.expect("a file");
+        // So that nothing but the error has it read again.
+        let now = || coarse_now() - PATIENCE.try_into().expect("less than a second");
+        while stamp.since(now()) {
+            std::thread::yield_now();
+        }
+        let take = || {
+            let sources = vec![(source.clone(), Ok(stamp))];
+            case.shelf.take(Listing { sources, ..Listing::default() }, true)
+        };
+        let elsewhere = case.at(".hidden");
+        fs::rename(&source.cert, &elsewhere).expect("a file");
+        assert!(!take().changed && !take().changed);
+        fs::rename(&elsewhere, &source.cert).expect("a file");
+        assert!(take().changed);
+        let wanted = found::sections(renewed.as_bytes()).expect("PEM").0.remove(0);
+        assert_eq!(case.shows("a.org"), Some(wanted));
+    }
+
+    #[test]
+    fn a_file_that_was_emptied_is_one_change() {
+        let case = Case::new(|folder| put(&folder.join("a.org.pem"), both(&["a.org"], 1)));
+        case.put("a.org.pem", "");
+        assert!(case.shelf.look(true).changed);
+        assert_eq!(case.shelf.look(true), Looked::default());
+        assert!(case.shows("a.org").is_some());
+    }
+
     #[test]
     fn an_empty_file_asks_for_one_and_is_no_error() {
         let case = Case::noticed(|folder| put(&folder.join("a.org.pem"), ""));
@@ -694,10 +828,9 @@ mod tests {
                 put(&folder.join(format!("{host}.pem")), both(&[host], 1));
             }
         });
-        let pair = |host: &str| case.shelf.shown.load().named(host).cloned().expect("a certificate");
-        while case.shelf.known().files.values().any(|file| file.young) {
-            let _ = case.shelf.look(true);
-        }
+        let pair =
+            |host: &str| case.shelf.shown.load().named(host, |_| true).cloned().expect("a certificate");
+        case.settle();
         let before = [pair("a.org"), pair("b.org")];
         assert_eq!(case.shelf.look(true), Looked::default());
         case.put("b.org.pem", both(&["b.org"], 2));

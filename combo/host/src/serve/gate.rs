@@ -94,21 +94,31 @@ impl Gate {
     /// Lets a connection in, with what is to be kept as long as it is open and as long as it shakes hands.
     /// A proxy that is trusted has as many connections as it likes: it stands for many.
     pub(crate) fn admit(&self, peer: &Peer, tls: bool) -> Option<(Pass, Option<Shaking>)> {
-        self.enter(peer, tls).map_err(|why| self.evictions.count(why, peer)).ok()
-    }
-
-    fn enter(&self, peer: &Peer, tls: bool) -> Result<(Pass, Option<Shaking>), Eviction> {
-        let Limits { connections_per_peer, handshakes, .. } = *self.limits;
-        let shaking = self.handshakes.load(Relaxed);
-        if tls && shaking >= handshakes {
-            return Err(Eviction::Handshakes);
-        }
         let known = match peer {
             Peer::Inet(address) if !self.proxies.trusts(peer) => {
                 Some((of_one(address.ip()), self.peers.clone()))
             }
             _ => None,
         };
+        self.enter(known, tls).map_err(|why| self.evictions.count(why, peer)).ok()
+    }
+
+    /// The same at an endpoint for proxies, where whoever connects is one, or is refused later: only all handshakes
+    /// together are limited there.
+    pub(crate) fn admit_proxy(&self, peer: &Peer, tls: bool) -> Option<(Pass, Option<Shaking>)> {
+        self.enter(None, tls).map_err(|why| self.evictions.count(why, peer)).ok()
+    }
+
+    fn enter(
+        &self,
+        known: Option<(IpAddr, Arc<Peers>)>,
+        tls: bool,
+    ) -> Result<(Pass, Option<Shaking>), Eviction> {
+        let Limits { connections_per_peer, handshakes, .. } = *self.limits;
+        let shaking = self.handshakes.load(Relaxed);
+        if tls && shaking >= handshakes {
+            return Err(Eviction::Handshakes);
+        }
         if let Some((peer, peers)) = &known {
             let mut all = peers.all();
             let share = all.entry(*peer).or_default();
@@ -205,6 +215,18 @@ mod tests {
         first[0].1 = None;
         let last = admit("192.0.2.99".into()).expect("a pass");
         drop((first, others, last));
+        assert!(gate.peers.all().is_empty() && gate.handshakes.load(Relaxed) == 0);
+    }
+
+    #[test]
+    fn a_proxy_has_as_many_connections_as_it_likes_but_not_handshakes() {
+        let gate = gate(Proxies::default());
+        let admit = |tls| gate.admit_proxy(&peer("192.0.2.1"), tls);
+        let shaking: Vec<_> = (0..9).map(|_| admit(true).expect("a pass")).collect();
+        assert!(admit(true).is_none() && admit(false).is_some());
+        assert!(gate.admit(&peer("192.0.2.2"), true).is_none());
+        drop(shaking);
+        assert!(admit(true).is_some());
         assert!(gate.peers.all().is_empty() && gate.handshakes.load(Relaxed) == 0);
     }
 

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "what a process is started with is in its environment")]
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
@@ -16,8 +17,15 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// The variables that are about this process alone: programs that it starts do not get them.
-pub(crate) const VARIABLES: [&str; 6] =
-    ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+pub(crate) const VARIABLES: [&str; 7] = [
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_FDS_FIRST_FD",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
 
 /// The descriptor of the first.
 const FIRST: RawFd = 3;
@@ -31,7 +39,7 @@ static STARTED_WITH: OnceLock<Mutex<StartedWith>> = OnceLock::new();
 /// [`main`](crate::main) does this; a program with a `main` of its own calls it first there, before it starts a
 /// thread or opens anything. Without it such endpoints are refused.
 ///
-/// `LISTEN_FDS` and `LISTEN_PID` are removed from the environment, and whatever descriptors the process was started
+/// `LISTEN_FDS` and `LISTEN_PID` are removed from the environment where they are about this process, and whatever descriptors the process was started
 /// with, but for standard input, output and error, are not passed on to programs that it starts.
 ///
 /// ```
@@ -43,6 +51,8 @@ pub fn take_sockets() {
 }
 
 struct StartedWith {
+    /// All descriptors that there were, but for standard input, output and error.
+    there: BTreeSet<RawFd>,
     passed: Vec<Passed>,
     /// Why there is none.
     none: String,
@@ -73,30 +83,48 @@ impl fmt::Display for Passed {
 
 impl StartedWith {
     fn look() -> Self {
+        let there = descriptors();
         close_fds::set_fds_cloexec(FIRST, &[]);
         let said = |name| std::env::var(name).unwrap_or_default();
         let (count, pid, names) = (said("LISTEN_FDS"), said("LISTEN_PID"), said("LISTEN_FDNAMES"));
-        let none = match () {
-            () if count.is_empty() => {
-                "the process was started with none (`LISTEN_FDS` is not set)".to_owned()
-            }
-            () if !pid.is_empty() && pid != getpid().as_raw_pid().to_string() => {
-                format!("those that there are belong to process {pid} (`LISTEN_PID`)")
-            }
-            () => format!("the process was started with `LISTEN_FDS={count}`"),
-        };
-        if count.parse::<usize>().is_ok_and(|count| count > MOST) {
-            return Self { passed: Vec::new(), none };
+        if let Err(none) = ours(&count, &pid, &said("LISTEN_FDS_FIRST_FD"), getpid().as_raw_pid()) {
+            return Self { there, passed: Vec::new(), none };
         }
-        let mut there = ListenFd::from_env();
-        let names = named(&names, there.len());
-        let passed = (0..there.len()).zip(names).map(|(index, name)| look_at(&mut there, index, name));
-        Self { passed: passed.collect(), none }
+        let none = format!("the process was started with `LISTEN_FDS={count}`");
+        let mut given = ListenFd::from_env();
+        let names = named(&names, given.len());
+        let passed = (0..given.len()).zip(names).map(|(index, name)| look_at(&mut given, index, name));
+        Self { there, passed: passed.collect(), none }
     }
 
     fn names(&self) -> String {
         let names = self.passed.iter().filter_map(|passed| passed.name.as_deref());
         names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn descriptors() -> BTreeSet<RawFd> {
+    close_fds::iter_open_fds(FIRST).collect()
+}
+
+/// Whether the variables are about descriptors of this process, or why not (sd_listen_fds(3)). Variables outlive the
+/// process that they were meant for where it starts others.
+fn ours(count: &str, pid: &str, first: &str, own: i32) -> Result<(), String> {
+    match () {
+        () if count.is_empty() => {
+            Err("the process was started with none (`LISTEN_FDS` is not set)".to_owned())
+        }
+        () if pid.is_empty() => {
+            Err("nothing says whose those are that there are (`LISTEN_PID` is not set)".to_owned())
+        }
+        () if pid.parse() != Ok(own) => {
+            Err(format!("those that there are belong to process {pid} (`LISTEN_PID`)"))
+        }
+        () if !first.is_empty() && first.parse() != Ok(FIRST) => {
+            Err(format!("they are to begin at descriptor 3, not at {first} (`LISTEN_FDS_FIRST_FD`)"))
+        }
+        () if count.parse::<usize>().is_ok_and(|count| count <= MOST) => Ok(()),
+        () => Err(format!("the process was started with `LISTEN_FDS={count}`")),
     }
 }
 
@@ -151,6 +179,10 @@ impl StartedWith {
             return meant.into_iter().map(Passed::claim).collect();
         }
         match which {
+            // By that number there may be one of our own by now.
+            Inherited::Fd(fd) if !self.there.contains(fd) => {
+                Err(format!("the process was started without a descriptor {fd}"))
+            }
             Inherited::Fd(fd) => Ok(vec![copy(*fd)?]),
             _ if self.passed.is_empty() => Err(self.none.clone()),
             Inherited::Name(_) if self.names().is_empty() => {
@@ -236,7 +268,7 @@ mod tests {
             name: name.map(str::to_owned),
             what,
         });
-        StartedWith { passed: passed.collect(), none: "there is none".to_owned() }
+        StartedWith { there: BTreeSet::new(), passed: passed.collect(), none: "there is none".to_owned() }
     }
 
     fn check(started_with: &mut StartedWith, which: &Inherited, expected: Result<usize, &str>) {
@@ -281,6 +313,36 @@ mod tests {
         let fd = udp.as_raw_fd();
         assert_eq!(copy(fd).err(), Some(format!("descriptor {fd} is no stream socket that listens")));
         assert_eq!(copy(9_999).err(), Some("the process was started without a descriptor 9999".to_owned()));
+    }
+
+    #[test]
+    fn what_was_opened_later_is_not_copied() {
+        let own = listener();
+        let fd = own.as_raw_fd();
+        let there = &mut with(vec![]);
+        let without = format!("the process was started without a descriptor {fd}");
+        check(there, &Inherited::Fd(fd), Err(&without));
+        let _ = there.there.insert(fd);
+        check(there, &Inherited::Fd(fd), Ok(1));
+        assert!(descriptors().contains(&fd));
+    }
+
+    #[test]
+    fn those_of_another_process_are_not_ours() {
+        let whose = "nothing says whose those are that there are (`LISTEN_PID` is not set)";
+        for (count, pid, first, expected) in [
+            ("1", "7", "", Ok(())),
+            ("1", "7", "3", Ok(())),
+            ("", "7", "", Err("the process was started with none (`LISTEN_FDS` is not set)")),
+            ("1", "", "", Err(whose)),
+            ("1", "8", "", Err("those that there are belong to process 8 (`LISTEN_PID`)")),
+            ("1", "x", "", Err("those that there are belong to process x (`LISTEN_PID`)")),
+            ("1", "7", "5", Err("they are to begin at descriptor 3, not at 5 (`LISTEN_FDS_FIRST_FD`)")),
+            ("-1", "7", "", Err("the process was started with `LISTEN_FDS=-1`")),
+            ("9999999", "7", "", Err("the process was started with `LISTEN_FDS=9999999`")),
+        ] {
+            assert_eq!(ours(count, pid, first, 7), expected.map_err(str::to_owned), "{count} {pid} {first}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ use tokio::{io::unix::AsyncFd, time::Instant};
 pub(crate) use crate::certs::{Store, noticed::Noticing};
 
 use super::{
-    gate::{Gate, Pass},
+    gate::Gate,
     redirecting::{Redirecting, Tokens},
     worker::{Accepted, Desk, Raw, Tls},
 };
@@ -65,7 +65,7 @@ impl Store {
 
 #[cfg(not(feature = "tls"))]
 impl Noticing {
-    pub(crate) fn look(&self) {
+    pub(crate) fn look(&self, _: impl FnOnce() + Send + 'static) {
         match *self {}
     }
 }
@@ -485,10 +485,8 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 /// To the live, unstalled worker with the fewest connections, unless it may not come in.
 fn hand_over(desks: &[Desk], gate: &Gate, mut accepted: Accepted) {
     // Who connects over a proxy's endpoint is the proxy, or is refused there.
-    let admitted = match accepted.proxied {
-        true => Some((Pass::default(), None)),
-        false => gate.admit(&accepted.peer, accepted.tls.is_some()),
-    };
+    let (peer, tls) = (&accepted.peer, accepted.tls.is_some());
+    let admitted = if accepted.proxied { gate.admit_proxy(peer, tls) } else { gate.admit(peer, tls) };
     let Some((mut pass, shaking)) = admitted else { return };
     accepted.shaking = shaking;
     let mut order: Vec<&Desk> = desks.iter().collect();

@@ -45,7 +45,7 @@ use crate::{
         shelf::{Looked, Place, Shelf},
     },
     error::{Error, Kind},
-    jobs::changed::Looks,
+    jobs::changed::{Looks, coarse_now},
 };
 
 /// What ALPN calls HTTP/2 (RFC 9113, section 3.3).
@@ -53,6 +53,9 @@ pub(crate) const H2: &[u8] = b"h2";
 
 /// A fatal alert before anything was agreed upon (RFC 8446, sections 5.1 and 6): `unrecognized_name`.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// When a file is read again that could not be, or that was changed just now.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What it takes to shake hands at an endpoint. Cheap to clone.
 #[derive(Clone)]
@@ -71,8 +74,25 @@ struct Server {
     usual: ArcSwap<ServerConfig>,
     challenged: Arc<ServerConfig>,
     clients: Option<Clients>,
-    /// The file with the authorities of clients, as it was read.
-    seen: Mutex<Option<Looks>>,
+    /// The file with the authorities of clients.
+    seen: Mutex<Seen>,
+}
+
+/// A file, as it was read.
+#[derive(Default)]
+struct Seen {
+    /// None if it is to be read again: it could not be, or it may be changed again and look the same.
+    looks: Option<Looks>,
+    /// What is in use.
+    pem: Vec<u8>,
+    /// What was said of it.
+    said: Option<String>,
+}
+
+/// What a file looks like before it is read, unless it may be changed again and look the same.
+fn settled(path: &Path) -> Option<Looks> {
+    let now = coarse_now();
+    std::fs::metadata(path).as_ref().map(Looks::from).ok().filter(|looks| !looks.since(now))
 }
 
 /// What encrypts an endpoint's connections, if something does.
@@ -197,17 +217,17 @@ impl Tls {
         let certificates = Arc::new(Shown { shelf: shelf.clone(), otherwise });
         let (verifier, seen) = match &clients {
             Some(Clients { authority, optional }) => {
-                let looks = std::fs::metadata(authority).as_ref().map(Looks::from).ok();
-                let verifier = read(authority).and_then(|pem| verifier(&pem, *optional));
-                let verifier = verifier.map_err(|cause| Kind::Read {
+                let looks = settled(authority);
+                let read = read(authority).and_then(|pem| Ok((verifier(&pem, *optional)?, pem)));
+                let (verifier, pem) = read.map_err(|cause| Kind::Read {
                     endpoint: endpoint.to_owned(),
                     what: "authority of clients",
                     path: authority.clone(),
                     cause,
                 })?;
-                (Some(verifier), looks)
+                (Some(verifier), Seen { looks, pem, said: None })
             }
-            None => (None, None),
+            None => (None, Seen::default()),
         };
         let usual = usual(certificates, verifier).map_err(cannot)?;
         let challenged = Arc::new(Challenged(challenges.clone()));
@@ -310,26 +330,41 @@ impl Noticed for Server {
     fn look_again(&self) -> Looked {
         let Some(Clients { authority, optional }) = &self.clients else { return Looked::default() };
         let (file, endpoint) = (authority.display(), &self.endpoint);
-        let looks = std::fs::metadata(authority).as_ref().map(Looks::from).ok();
+        let looks = settled(authority);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == looks {
+        if looks.is_some() && seen.looks == looks {
             return Looked::default();
         }
-        *seen = looks;
+        let again = looks.is_none().then_some(AGAIN);
         let certificates = Arc::new(Shown { shelf: self.shelf.clone(), otherwise: self.otherwise });
-        let read = read(authority).and_then(|pem| verifier(&pem, *optional));
-        match read.and_then(|verifier| usual(certificates, Some(verifier))) {
-            Ok(config) => {
-                self.usual.store(Arc::new(config));
-                tracing::info!(%file, endpoint, "the authorities of clients are new");
-                Looked { changed: true, again: None }
+        let (error, again) = match read(authority) {
+            Ok(pem) if pem == seen.pem => {
+                (seen.looks, seen.said) = (looks, None);
+                return Looked { changed: false, again };
+            }
+            Ok(pem) => {
+                seen.looks = looks;
+                match verifier(&pem, *optional).and_then(|verifier| usual(certificates, Some(verifier))) {
+                    Ok(config) => {
+                        self.usual.store(Arc::new(config));
+                        (seen.pem, seen.said) = (pem, None);
+                        tracing::info!(%file, endpoint, "the authorities of clients are new");
+                        return Looked { changed: true, again };
+                    }
+                    Err(error) => (error, again),
+                }
             }
             Err(error) => {
-                let error = crate::error::chain(&*error);
-                tracing::warn!(%file, endpoint, error, "the authorities of clients are broken; the old ones stay");
-                Looked { changed: false, again: Some(Duration::from_secs(1)) }
+                seen.looks = None;
+                (error, Some(AGAIN))
             }
+        };
+        let error = crate::error::chain(&*error);
+        if seen.said.as_ref() != Some(&error) {
+            tracing::warn!(%file, endpoint, error, "the authorities of clients are broken; the old ones stay");
+            seen.said = Some(error);
         }
+        Looked { changed: false, again }
     }
 }
 
@@ -369,4 +404,49 @@ pub(crate) fn facts(connection: &ServerConnection) -> combo_core::context::Tls {
     }
     facts.client_certificates = chain.iter().map(|certificate| certificate.to_vec()).collect();
     facts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn authority() -> String {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("a certificate").pem()
+    }
+
+    #[test]
+    fn authorities_of_clients_that_could_not_be_read_once_are_read_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let (authority_file, first) = (at("ca.pem"), authority());
+        fs::write(&authority_file, &first).expect("a file");
+        let shelf = Arc::new(Shelf::open(Place::Folder(folder.path().to_owned())).expect("a shelf"));
+        let clients = Clients { authority: authority_file.clone(), optional: false };
+        let tls = Tls::new("here", shelf, true, &Store::default(), Some(clients)).expect("an endpoint");
+        let uses = |pem: &str| tls.0.seen.lock().expect("no panic").pem == pem.as_bytes();
+        assert!(uses(&first));
+        // It has a size and a time, and reading it is an error.
+        std::os::unix::fs::symlink("/proc/self/mem", at("unread")).expect("a link");
+        fs::rename(at("unread"), &authority_file).expect("a link");
+        for _ in 0..2 {
+            assert_eq!(tls.0.look_again(), Looked { changed: false, again: Some(AGAIN) });
+        }
+        assert!(uses(&first));
+        fs::remove_file(&authority_file).expect("a link");
+        // Within one tick of the clock, so that they may look the same.
+        for _ in 0..8 {
+            let next = authority();
+            fs::write(&authority_file, &next).expect("a file");
+            assert!(tls.0.look_again().changed && uses(&next));
+        }
+        fs::write(&authority_file, "none").expect("a file");
+        assert!(!tls.0.look_again().changed);
+        while tls.0.look_again().again.is_some() {}
+        assert_eq!(tls.0.look_again(), Looked::default());
+    }
 }
