@@ -18,6 +18,8 @@ pub enum Fault {
     UnknownKind(String),
     /// A required argument is not there.
     Missing(&'static str),
+    /// Where a folder is to be there is this kind of endpoint.
+    NoFolder(String),
     /// A keyword is not known here.
     UnknownKeyword(String),
     /// A keyword stands twice.
@@ -90,6 +92,9 @@ impl fmt::Display for Fault {
             Self::Client(said) => write!(f, "`{said}` is neither required nor optional"),
             Self::Nested(wrapper) => write!(f, "`{wrapper}:` stands twice"),
             Self::TlsTwice => f.write_str("TLS is within TLS"),
+            Self::NoFolder(kind) => {
+                write!(f, "there is no folder before `{kind}:`; one of that name is `./{kind}`")
+            }
             Self::RedirectTls => {
                 f.write_str("`redirect:` answers in clear text, and so there is no TLS around it or within")
             }

@@ -132,6 +132,9 @@ impl Around {
         }
         let _ = arguments.read(1)?;
         let folder = arguments.next().filter(|said| !said.is_empty()).ok_or(Fault::Missing("folder"))?;
+        if KINDS.contains(&&*folder) {
+            return Err(Fault::NoFolder(folder));
+        }
         let within = arguments.inner()?;
         let authority = match kind {
             "le" => Some(Authority::LetsEncrypt),

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, net::IpAddr, path::Path};
 
 use super::{
     Authority, Certificates, Challenge, Clients, Endpoint, Inherited, Issuer, Port, Redirect, Tls, UnixName,
-    Unknown,
+    Unknown, parse::KINDS,
 };
 use crate::schedule::in_short;
 
@@ -44,7 +44,9 @@ impl fmt::Display for Tls {
         match certificates {
             Certificates::Dev => f.write_str("dev")?,
             Certificates::Folder(folder) => {
-                f.write_str(&file(folder, |said| issuer.is_none() && said == "dev"))?;
+                f.write_str(&file(folder, |said| {
+                    issuer.is_none() && said == "dev" || KINDS.contains(&said)
+                }))?;
             }
         }
         if let Some(issuer) = issuer {

@@ -176,6 +176,11 @@ fn a_folder_called_dev_is_not_what_is_made_for_developers() {
     assert_eq!(folder("le:dev:443"), Certificates::Folder("dev".into()));
     let typed = Endpoint::Tls(Box::new(self::folder("dev", tcp(443, None))));
     assert_eq!(typed.to_string(), "tls:./dev:tcp:443");
+    // Nor is one called like a kind of endpoint what somebody has forgotten.
+    let typed = Endpoint::Tls(Box::new(self::folder("haproxy", tcp(443, None))));
+    assert_eq!(typed.to_string(), "tls:./haproxy:tcp:443");
+    check("le:tcp:443", Err(Fault::NoFolder("tcp".into())));
+    check("tls:haproxy:tcp:443", Err(Fault::NoFolder("haproxy".into())));
 }
 
 #[test]
