@@ -111,7 +111,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_hook_says_is_in_the_error() {
         let folder = tempfile::tempdir().expect("a folder");
-        let hook = hook(folder.path(), "echo one; echo two; echo three; echo four >&2; exit 3");
+        let hook = hook(folder.path(), "exec >&2; echo one; echo two; echo three; echo four; exit 3");
         let why = hook.set("_acme-challenge.a", "v").await.expect_err("it failed");
         assert!(why.starts_with("the hook could not set `_acme-challenge.a`: "), "{why}");
         assert!(
