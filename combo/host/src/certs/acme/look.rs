@@ -61,12 +61,11 @@ pub(super) fn look(folder: &Path, memory: &Memory) -> io::Result<Vec<Found>> {
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         let list = list(&folder.join(format!("{stem}{NAMES}")));
-        let (mut touched, mut names) = (Timestamp::MIN, Ok(Vec::new()));
-        match &list {
-            Ok(None) => names = asked(stem, None),
-            Ok(Some((at, text))) => (touched, names) = (*at, asked(stem, Some(text))),
-            Err(error) => names = Err(format!("cannot read `{stem}{NAMES}`: {error}")),
-        }
+        let (mut touched, mut names) = match &list {
+            Ok(None) => (Timestamp::MIN, asked(stem, None)),
+            Ok(Some((at, text))) => (*at, asked(stem, Some(text))),
+            Err(error) => (Timestamp::MIN, Err(format!("cannot read `{stem}{NAMES}`: {error}"))),
+        };
         let (content, leaf) = match pem {
             // Others are looked after all the same.
             Err(error) => {
