@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fmt,
     future::Future,
     sync::Arc,
     time::Duration,
@@ -58,11 +59,17 @@ pub(super) struct Wish<'a> {
 }
 
 /// What came of it.
-#[derive(Debug)]
 pub(super) struct Issued {
     /// Key, certificate and chain.
     pub(super) pem: String,
     pub(super) leaf: Leaf,
+}
+
+/// Without the key.
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("leaf", &self.leaf.id).finish_non_exhaustive()
+    }
 }
 
 /// What answers a challenge.
@@ -391,6 +398,15 @@ exit 1"#;
         assert_eq!(why.to_string(), "it is not for `b.example.com`");
         let other = made(&["a.example.com"]).signing_key.serialize_pem() + &one.cert.pem();
         assert!(checked(&other, &names(&["a.example.com"])).is_err());
+    }
+
+    #[test]
+    fn what_was_issued_is_shown_without_its_key() {
+        let made = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).expect("a certificate");
+        let pem = made.signing_key.serialize_pem() + &made.cert.pem();
+        let leaf = Leaf::read(pem.as_bytes()).expect("a certificate");
+        let shown = format!("{:?}", Issued { pem, leaf });
+        assert!(shown.starts_with("Issued { leaf: ") && !shown.contains("-----BEGIN"), "{shown}");
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl ErasedTask for Renewals {
 }
 
 /// What comes of one tick.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Round {
     memory: Memory,
     changes: Vec<Change>,
