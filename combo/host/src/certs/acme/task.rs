@@ -1,8 +1,8 @@
 //! tick -> certificates that are missing or near their end. What is due is ordered, a few at once; one that fails
 //! does not stop the others. What was issued is for `apply` to write; notes are kept in `DIR/.acme`.
 //!
-//! What was issued is kept there as well until it is in its file, so that no order is lost to a process that is
-//! killed, and none is placed twice.
+//! What was issued is kept there as well until it is in its file, so that it is not ordered again if the process is
+//! killed in between. An order that was not finished by then is: its key was never written down.
 #![expect(clippy::disallowed_methods, reason = "the folder is on disk, and orders take time by the clock")]
 
 use std::{
