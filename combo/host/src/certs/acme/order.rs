@@ -268,7 +268,7 @@ async fn take_back(proofs: Vec<Proof>, hook: Option<&Hook>) {
         }
     });
     let unsetting: Vec<_> = unsetting.collect();
-    stream::iter(unsetting).buffer_unordered(AT_ONCE).collect().await
+    stream::iter(unsetting).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
 /// The certificate that proves a name by a handshake (RFC 8737, section 3).

@@ -187,7 +187,7 @@ async fn signs(told: Option<&AsyncFd<OwnedFd>>, folder: &Path) -> Sign {
             match reader.next() {
                 Ok(event) if event.events().intersects(GONE) => sign = Some(Sign::Gone),
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
-                    sign = sign.or(Some(Sign::Look))
+                    sign = sign.or(Some(Sign::Look));
                 }
                 Ok(event) => {
                     let is_sign = match event.file_name().map(|name| name.to_string_lossy()) {
