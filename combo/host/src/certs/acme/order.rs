@@ -27,10 +27,10 @@ use rustls::{
 };
 
 use super::{
+    certificate::Certificate,
     client::in_words,
     failure::{Failure, TRIES, is_of_the_nonce, nonced},
     hook::Hook,
-    leaf::Leaf,
 };
 use crate::certs::challenges::{Challenges, Pending};
 
@@ -62,7 +62,7 @@ pub(super) struct Wish<'a> {
 pub(super) struct Issued {
     /// Key, certificate and chain.
     pub(super) pem: String,
-    pub(super) leaf: Leaf,
+    pub(super) leaf: Certificate,
 }
 
 /// Without the key.
@@ -291,10 +291,10 @@ fn request(names: &[String]) -> Result<(String, Vec<u8>), rcgen::Error> {
 }
 
 /// What was signed, if the key is the certificate's and it is for all these names.
-fn checked(pem: &str, names: &[String]) -> Result<Leaf, BoxError> {
+fn checked(pem: &str, names: &[String]) -> Result<Certificate, BoxError> {
     let key = PrivateKeyDer::from_pem_slice(pem.as_bytes())?;
     let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-    let leaf = Leaf::read(pem.as_bytes())?;
+    let leaf = Certificate::read(pem.as_bytes())?;
     drop(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?);
     let parsed = ParsedCertificate::try_from(&leaf.certificate)?;
     for name in names {
@@ -404,7 +404,7 @@ exit 1"#;
     fn what_was_issued_is_shown_without_its_key() {
         let made = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).expect("a certificate");
         let pem = made.signing_key.serialize_pem() + &made.cert.pem();
-        let leaf = Leaf::read(pem.as_bytes()).expect("a certificate");
+        let leaf = Certificate::read(pem.as_bytes()).expect("a certificate");
         let shown = format!("{:?}", Issued { pem, leaf });
         assert!(shown.starts_with("Issued { leaf: ") && !shown.contains("-----BEGIN"), "{shown}");
     }
