@@ -12,6 +12,7 @@
 use std::{
     any::Any,
     error::Error,
+    fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -72,10 +73,17 @@ impl Ended {
 }
 
 /// What a task wants, and how its tick ends when that has been done.
-#[derive(Debug)]
 pub(crate) struct Wants {
     pub(crate) changes: Vec<Change>,
     pub(crate) outcome: Outcome,
+}
+
+/// What is to be written may be a key, so it is not shown.
+impl fmt::Debug for Wants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let changes: Vec<_> = self.changes.iter().map(ToString::to_string).collect();
+        f.debug_struct("Wants").field("changes", &changes).field("outcome", &self.outcome).finish()
+    }
 }
 
 impl From<Vec<Change>> for Wants {
@@ -297,7 +305,7 @@ fn shortened(mut said: String) -> String {
 #[cfg(test)]
 mod tests {
     use std::{
-        fmt, io,
+        io,
         sync::{
             Mutex,
             atomic::{AtomicUsize, Ordering},
@@ -377,6 +385,12 @@ mod tests {
     }
 
     impl Error for Mine {}
+
+    #[test]
+    fn what_is_to_be_written_is_not_shown() {
+        let wants = Wants::from(vec![Change::write("a.pem", "a key")]);
+        assert_eq!(format!("{wants:?}"), r#"Wants { changes: ["write `a.pem` (5 bytes)"], outcome: Ran }"#);
+    }
 
     #[tokio::test]
     async fn a_task_that_wants_nothing_has_run() {

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// An account as it is kept.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Kept {
     directory: String,
     email: Option<String>,

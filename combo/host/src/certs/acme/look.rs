@@ -11,7 +11,7 @@ use combo_core::Timestamp;
 
 use super::{
     asked::{NAMES, PEM, asked},
-    leaf::Leaf,
+    certificate::Certificate,
     renewal::{Content, Memory},
 };
 
@@ -27,7 +27,7 @@ pub(super) struct Found {
     /// `a.example.com.pem`.
     pub(super) file: String,
     pub(super) content: Content,
-    pub(super) leaf: Option<Leaf>,
+    pub(super) leaf: Option<Certificate>,
     /// When it, or the list of its names, was last written or touched.
     pub(super) touched: Timestamp,
     /// What it is to be ordered for, or why it cannot be.
@@ -61,12 +61,11 @@ pub(super) fn look(folder: &Path, memory: &Memory) -> io::Result<Vec<Found>> {
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         let list = list(&folder.join(format!("{stem}{NAMES}")));
-        let (mut touched, mut names) = (Timestamp::MIN, Ok(Vec::new()));
-        match &list {
-            Ok(None) => names = asked(stem, None),
-            Ok(Some((at, text))) => (touched, names) = (*at, asked(stem, Some(text))),
-            Err(error) => names = Err(format!("cannot read `{stem}{NAMES}`: {error}")),
-        }
+        let (mut touched, mut names) = match &list {
+            Ok(None) => (Timestamp::MIN, asked(stem, None)),
+            Ok(Some((at, text))) => (*at, asked(stem, Some(text))),
+            Err(error) => (Timestamp::MIN, Err(format!("cannot read `{stem}{NAMES}`: {error}"))),
+        };
         let (content, leaf) = match pem {
             // Others are looked after all the same.
             Err(error) => {
@@ -74,7 +73,7 @@ pub(super) fn look(folder: &Path, memory: &Memory) -> io::Result<Vec<Found>> {
                 (Content::Nothing, None)
             }
             Ok(pem) if pem.trim_ascii().is_empty() => (Content::Nothing, None),
-            Ok(pem) => match Leaf::read(&pem) {
+            Ok(pem) => match Certificate::read(&pem) {
                 Ok(leaf) => (Content::Certificate { id: leaf.id.clone(), life: leaf.life }, Some(leaf)),
                 Err(_) => continue,
             },

@@ -10,10 +10,10 @@
 
 mod account;
 mod asked;
+mod certificate;
 mod client;
 mod failure;
 mod hook;
-mod leaf;
 mod look;
 mod notes;
 mod order;

@@ -8,9 +8,9 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::{self, DirBuilder, File, FileTimes, OpenOptions},
+    fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -73,8 +73,9 @@ impl Notes {
     /// Opens the notes of a folder of certificates, which are made if there are none.
     pub(super) fn open(certificates: &Path) -> Result<Self, Unkept> {
         let folder = certificates.join(FOLDER);
-        make(&folder)?;
-        make(&folder.join(OBTAINED))?;
+        let owner = fs::metadata(certificates)?.uid();
+        make(&folder, owner)?;
+        make(&folder.join(OBTAINED), owner)?;
         let lock = Lock::take(&folder)?;
         Ok(Self { folder, unwritten: Mutex::default(), _lock: lock })
     }
@@ -186,12 +187,25 @@ fn json(value: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// A folder for its owner alone.
-fn make(folder: &Path) -> io::Result<()> {
+/// A folder for its owner alone: this process, or whoever the certificates belong to. One that somebody else has
+/// put there is not believed.
+fn make(folder: &Path, owner: u32) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made,
     }
+    let found = fs::symlink_metadata(folder)?;
+    let no = |why: &str| io::Error::other(format!("`{}` {why}", folder.display()));
+    if !found.is_dir() {
+        return Err(no("is no folder"));
+    }
+    if ![owner, rustix::process::geteuid().as_raw()].contains(&found.uid()) {
+        return Err(no("belongs to somebody else"));
+    }
+    if found.mode() & 0o077 != 0 {
+        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
 }
 
 /// Gives a file another name, which is returned.
@@ -220,6 +234,8 @@ impl Lock {
     fn take(folder: &Path) -> Result<Self, Unkept> {
         let mut options = OpenOptions::new();
         let _ = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        // What is behind a link is not ours to write to.
+        let _ = options.custom_flags(libc::O_NOFOLLOW);
         let mut lock = Self(options.open(folder.join("lock"))?);
         if !lock.set(libc::F_WRLCK)? {
             let mut said = String::new();
@@ -257,7 +273,7 @@ impl Drop for Lock {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -289,6 +305,30 @@ mod tests {
         notes.forget_obtained("a.pem").expect("gone");
         notes.forget_obtained("a.pem").expect("still gone");
         assert_eq!(notes.obtained("a.pem").expect("none"), None);
+    }
+
+    #[test]
+    fn what_somebody_else_has_put_there_is_not_believed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (own, away) = (folder.path().join(FOLDER), folder.path().join("away"));
+        let refused = || match Notes::open(folder.path()) {
+            Err(Unkept::Io(error)) => error.to_string(),
+            other => panic!("{other:?}"),
+        };
+        fs::create_dir(&away).expect("a folder");
+        symlink(&away, &own).expect("a link");
+        assert_eq!(refused(), format!("`{}` is no folder", own.display()));
+        fs::remove_file(&own).expect("gone");
+        fs::create_dir(&own).expect("a folder");
+        fs::write(away.join("precious"), "text").expect("written");
+        symlink(away.join("precious"), own.join("lock")).expect("a link");
+        let _ = refused();
+        assert_eq!(fs::read_to_string(away.join("precious")).expect("read"), "text");
+        fs::remove_file(own.join("lock")).expect("gone");
+        // Readable for others, as it may have come out of a backup.
+        fs::set_permissions(&own, Permissions::from_mode(0o755)).expect("changed");
+        drop(Notes::open(folder.path()).expect("notes"));
+        assert_eq!(mode(&own), 0o700);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fmt,
     future::Future,
     sync::Arc,
     time::Duration,
@@ -26,10 +27,10 @@ use rustls::{
 };
 
 use super::{
+    certificate::Certificate,
     client::in_words,
     failure::{Failure, TRIES, is_of_the_nonce, nonced},
     hook::Hook,
-    leaf::Leaf,
 };
 use crate::certs::challenges::{Challenges, Pending};
 
@@ -58,11 +59,17 @@ pub(super) struct Wish<'a> {
 }
 
 /// What came of it.
-#[derive(Debug)]
 pub(super) struct Issued {
     /// Key, certificate and chain.
     pub(super) pem: String,
-    pub(super) leaf: Leaf,
+    pub(super) leaf: Certificate,
+}
+
+/// Without the key.
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("leaf", &self.leaf.id).finish_non_exhaustive()
+    }
 }
 
 /// What answers a challenge.
@@ -261,7 +268,7 @@ async fn take_back(proofs: Vec<Proof>, hook: Option<&Hook>) {
         }
     });
     let unsetting: Vec<_> = unsetting.collect();
-    stream::iter(unsetting).buffer_unordered(AT_ONCE).collect().await
+    stream::iter(unsetting).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
 /// The certificate that proves a name by a handshake (RFC 8737, section 3).
@@ -284,10 +291,10 @@ fn request(names: &[String]) -> Result<(String, Vec<u8>), rcgen::Error> {
 }
 
 /// What was signed, if the key is the certificate's and it is for all these names.
-fn checked(pem: &str, names: &[String]) -> Result<Leaf, BoxError> {
+fn checked(pem: &str, names: &[String]) -> Result<Certificate, BoxError> {
     let key = PrivateKeyDer::from_pem_slice(pem.as_bytes())?;
     let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-    let leaf = Leaf::read(pem.as_bytes())?;
+    let leaf = Certificate::read(pem.as_bytes())?;
     drop(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?);
     let parsed = ParsedCertificate::try_from(&leaf.certificate)?;
     for name in names {
@@ -391,6 +398,15 @@ exit 1"#;
         assert_eq!(why.to_string(), "it is not for `b.example.com`");
         let other = made(&["a.example.com"]).signing_key.serialize_pem() + &one.cert.pem();
         assert!(checked(&other, &names(&["a.example.com"])).is_err());
+    }
+
+    #[test]
+    fn what_was_issued_is_shown_without_its_key() {
+        let made = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).expect("a certificate");
+        let pem = made.signing_key.serialize_pem() + &made.cert.pem();
+        let leaf = Certificate::read(pem.as_bytes()).expect("a certificate");
+        let shown = format!("{:?}", Issued { pem, leaf });
+        assert!(shown.starts_with("Issued { leaf: ") && !shown.contains("-----BEGIN"), "{shown}");
     }
 
     #[test]

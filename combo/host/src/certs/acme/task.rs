@@ -1,8 +1,8 @@
 //! tick -> certificates that are missing or near their end. What is due is ordered, a few at once; one that fails
 //! does not stop the others. What was issued is for `apply` to write; notes are kept in `DIR/.acme`.
 //!
-//! What was issued is kept there as well until it is in its file, so that no order is lost to a process that is
-//! killed, and none is placed twice.
+//! What was issued is kept there as well until it is in its file, so that it is not ordered again if the process is
+//! killed in between. An order that was not finished by then is: its key was never written down.
 #![expect(clippy::disallowed_methods, reason = "the folder is on disk, and orders take time by the clock")]
 
 use std::{
@@ -25,11 +25,11 @@ use tokio::sync::Mutex;
 use super::{
     account::account,
     asked::PEM,
+    certificate::Certificate,
     client::Client,
     directory,
     failure::Failure,
     hook::Hook,
-    leaf::Leaf,
     look::{Found, look},
     notes::{Notes, Unkept},
     order::{Issued, Wish, order},
@@ -101,14 +101,14 @@ impl ErasedTask for Renewals {
 }
 
 /// What comes of one tick.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Round {
     memory: Memory,
     changes: Vec<Change>,
     /// What went wrong, a sentence each.
     said: Vec<String>,
     /// What there is now of files for which one was issued.
-    issued: BTreeMap<String, Leaf>,
+    issued: BTreeMap<String, Certificate>,
     /// Names that were wanted and are not to be for a while.
     waiting: BTreeMap<String, Timestamp>,
     /// Until when nothing is begun.
@@ -208,7 +208,7 @@ impl Renewals {
     fn take_up(&self, notes: &Notes, found: &[Found], round: &mut Round) {
         for found in found {
             let Ok(Some(pem)) = notes.obtained(&found.file) else { continue };
-            let Ok(leaf) = Leaf::read(pem.as_bytes()) else { continue };
+            let Ok(leaf) = Certificate::read(pem.as_bytes()) else { continue };
             let there = matches!(&found.content, Content::Certificate { id, .. } if *id == leaf.id);
             let ours = match &found.content {
                 Content::Nothing => true,
@@ -287,7 +287,7 @@ impl Renewals {
     }
 
     /// Which certificates a window is asked for, by which file: those first that have waited longest.
-    fn asking(&self, found: &[Found], memory: &Memory, now: Timestamp) -> Vec<(String, Leaf)> {
+    fn asking(&self, found: &[Found], memory: &Memory, now: Timestamp) -> Vec<(String, Certificate)> {
         let directory = directory(&self.issuer.authority);
         let mut asking: Vec<_> = found
             .iter()
@@ -462,7 +462,7 @@ impl Renewals {
             challenge: self.issuer.challenge,
             challenges: &self.challenges,
             hook: hook.as_ref(),
-            replaces: leaf.and_then(Leaf::identifier),
+            replaces: leaf.and_then(Certificate::identifier),
         };
         (index, order(account, &wish, cancel).await)
     }
@@ -734,7 +734,7 @@ mod tests {
         let notes = renewals.notes().await.expect("notes");
         let made = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).expect("a certificate");
         let pem = made.signing_key.serialize_pem() + &made.cert.pem();
-        let leaf = Leaf::read(pem.as_bytes()).expect("a certificate");
+        let leaf = Certificate::read(pem.as_bytes()).expect("a certificate");
         let (mut round, cancel) = (Round::default(), Cancel::new());
         cancel.cancel();
         let issued = Ok(Issued { pem: pem.clone(), leaf: leaf.clone() });
@@ -786,7 +786,7 @@ mod tests {
     fn a_window_is_asked_for_where_that_was_longest_ago() {
         let (_root, renewals, _waking) = folder();
         let made = rcgen::generate_simple_self_signed(["a.example.com".to_owned()]).expect("a certificate");
-        let leaf = Leaf::read(made.cert.pem().as_bytes()).expect("a certificate");
+        let leaf = Certificate::read(made.cert.pem().as_bytes()).expect("a certificate");
         let at = |second| Timestamp::from_second(second).expect("in range");
         let (mut found, mut memory) = (Vec::new(), Memory::default());
         let all = i64::try_from(WINDOWS).expect("a few") + 50;

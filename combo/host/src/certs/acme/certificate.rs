@@ -9,14 +9,14 @@ use combo_core::{BoxError, Timestamp};
 
 /// The first certificate of a file.
 #[derive(Clone, Debug)]
-pub(super) struct Leaf {
+pub(super) struct Certificate {
     /// What tells it from all others: its authority's key and its serial number (RFC 9773, section 4.1).
     pub(super) id: String,
     pub(super) life: Life,
     pub(super) certificate: CertificateDer<'static>,
 }
 
-impl Leaf {
+impl Certificate {
     /// Reads it.
     pub(super) fn read(pem: &[u8]) -> Result<Self, BoxError> {
         let certificate = CertificateDer::from_pem_slice(pem)?;
@@ -56,14 +56,17 @@ mod tests {
         (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2026, 4, 1));
         params.use_authority_key_identifier_extension = true;
         let signed = params.signed_by(&key, &root).expect("a certificate");
-        let leaf = Leaf::read(format!("{}{}", key.serialize_pem(), signed.pem()).as_bytes()).expect("a leaf");
+        let leaf =
+            Certificate::read(format!("{}{}", key.serialize_pem(), signed.pem()).as_bytes()).expect("a leaf");
         assert!(leaf.id.ends_with(".AQID") && leaf.identifier().is_some(), "{}", leaf.id);
         assert_eq!(leaf.life.from.to_string(), "2026-01-01T00:00:00Z");
         assert_eq!(leaf.life.until.to_string(), "2026-04-01T00:00:00Z");
         params.use_authority_key_identifier_extension = false;
         let signed = params.signed_by(&key, &root).expect("a certificate");
-        let leaf = Leaf::read(signed.pem().as_bytes()).expect("a leaf");
+        let leaf = Certificate::read(signed.pem().as_bytes()).expect("a leaf");
         assert_eq!((&*leaf.id, leaf.identifier().is_none()), ("010203", true));
-        assert!(Leaf::read(key.serialize_pem().as_bytes()).is_err() && Leaf::read(b"").is_err());
+        assert!(
+            Certificate::read(key.serialize_pem().as_bytes()).is_err() && Certificate::read(b"").is_err()
+        );
     }
 }
