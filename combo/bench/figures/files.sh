@@ -10,17 +10,22 @@ readonly DOWNLOAD_BAR='< 2'
 readonly READER_BAR='< 64'
 readonly TREE_BAR=1.10
 
-# A file over HTTP/1.1, beside nginx with one worker.
+# A file over HTTP/1.1, beside nginx with one worker; a small one also beside what plain hyper does with it.
 figure_files() {
     say 'files: beside nginx'
     serve_beside_nginx
+    free_port
+    output=$work/bare.output start "$work/bare" "$port" "$files/kibibyte.bin"
+    wait_for "$pid" listening "$work/bare.output"
+    serves[bare]=$pid site[bare]=http://127.0.0.1:$port
     dd if="$files/mebibyte.bin" of="$work/part" bs=64K skip=8 count=1 status=none
     file_beside_nginx '1 KiB file' 1 kibibyte.bin 200 "$files/kibibyte.bin" "$SMALL_FILE_BAR"
     file_beside_nginx '64 KiB file' 10 middle.bin 200 "$files/middle.bin" "$MIDDLE_FILE_BAR"
     file_beside_nginx '1 MiB file' 100 mebibyte.bin 200 "$files/mebibyte.bin" "$LARGE_FILE_BAR"
     file_beside_nginx 'file, not modified' 1 kibibyte.bin 304 /dev/null "$NOT_MODIFIED_BAR"
     file_beside_nginx '64 KiB of a 1 MiB file' 10 mebibyte.bin 206 "$work/part" '' 'Range: bytes=524288-589823'
-    stop "${serves[combo]}" "${serves[nginx]%% *}"
+    stop "${serves[combo]}" "${serves[nginx]%% *}" "${serves[bare]}"
+    unset 'serves[bare]'
 }
 
 # A file that has been compressed before, in the folder beside the one that is asked for.
@@ -80,9 +85,10 @@ END
 # `$7` the header to ask with. Who is to be told that nothing was modified asks with the server's own tag.
 file_beside_nginx() {
     local what=$1 file=$3 status=$4 body=$5 bar=$6 header=${7:-Accept: */*} name=${1// /-} side round
-    local REQUESTS=$((REQUESTS / $2)) answered=${status:0:1}xx options
+    local REQUESTS=$((REQUESTS / $2)) answered=${status:0:1}xx options sides=(nginx combo)
     local -A asks_with=()
-    for side in nginx combo; do
+    [ -z "${serves[bare]:-}" ] || [ "$file" != kibibyte.bin ] || sides+=(bare)
+    for side in "${sides[@]}"; do
         asks_with[$side]=$header
         if [ "$status" = 304 ]; then
             file_answered "${site[$side]}/$file" "$header" 200 "$files/$file"
@@ -95,13 +101,17 @@ file_beside_nginx() {
         warm "${site[$side]}/$file"
     done
     for ((round = 0; round < ROUNDS; round++)); do
-        for side in nginx combo; do
+        for side in "${sides[@]}"; do
             options=(--h1 -H "${asks_with[$side]}")
             # shellcheck disable=SC2086 # a word for each process
             sample "$side-$name" "${site[$side]}/$file" ${serves[$side]}
         done
     done
     compare "$what: combo / nginx" "nginx-$name" "combo-$name" "$bar"
+    if [ "${#sides[@]}" = 3 ]; then
+        compare "$what: combo / bare hyper" "bare-$name" "combo-$name" ''
+        compare "$what: bare hyper / nginx" "nginx-$name" "bare-$name" ''
+    fi
 }
 
 # Sees that the URL `$1`, asked with the header `$2`, is answered with the status `$3` and what is in the file `$4`.

@@ -89,7 +89,7 @@ pub fn range(range: &str, length: u64) -> Option<Vec<(u64, u64)>> {
 
 /// Where a path leads below the root, and whether it is said to be a folder.
 pub fn place(path: &str) -> Option<(String, bool)> {
-    files::path::place(path).map(|place| (place.path, place.folder))
+    files::path::place(path).map(|place| (place.path.into_owned(), place.folder))
 }
 
 /// Where a folder without a slash is redirected to.

@@ -273,6 +273,14 @@ impl Arrival<'_> {
         original
     }
 
+    /// The same for whoever has no use for the original URI, nor for a context.
+    #[cfg(feature = "files")]
+    fn strip_alone<B>(&mut self, request: &mut Request<B>) {
+        if self.original.is_none() && (self.strip > 0 || self.forwarded.is_some()) {
+            let _ = self.strip(request);
+        }
+    }
+
     pub(crate) fn leave_context<B>(&self, request: &mut Request<B>, original: &Uri) {
         if let Some(draining) = self.context {
             let method = request.method().clone();

@@ -262,8 +262,7 @@ impl Future for Answer {
                 Poll::Pending => None,
             }),
             State::Admitted(way, believed) => {
-                let request = this.request.take().expect("an app is asked once");
-                ticket.ask(request, way.as_ref(), believed.as_deref(), cx).map(Some)
+                ticket.ask(&mut this.request, way.as_ref(), believed.as_deref(), cx).map(Some)
             }
         };
         let mut response = match answering {

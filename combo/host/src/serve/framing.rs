@@ -55,8 +55,12 @@ pub(super) fn frame(response: &mut Response<ResponseBody>, asked: Asked) -> Resu
         return Err(Fault::Interim(status));
     }
     // RFC 9112, section 6.1: `chunked` is said by whoever does it, and nothing else is done.
-    let _ = response.headers_mut().remove(TRANSFER_ENCODING);
-    let Some(said) = response.headers().get(CONTENT_LENGTH) else { return Ok(()) };
+    let mut lengths = Lengths::of(response.headers());
+    if lengths.encoded {
+        let _ = response.headers_mut().remove(TRANSFER_ENCODING);
+        lengths = Lengths::of(response.headers());
+    }
+    let Lengths { said: Some(said), is_one, .. } = lengths else { return Ok(()) };
     if status.is_informational() || status == StatusCode::NO_CONTENT || connect && status.is_success() {
         // RFC 9110, section 8.6.
         let _ = response.headers_mut().remove(CONTENT_LENGTH);
@@ -65,7 +69,7 @@ pub(super) fn frame(response: &mut Response<ResponseBody>, asked: Asked) -> Resu
     // Without a body it is the length of the one that is not there.
     let spared = head || status == StatusCode::NOT_MODIFIED;
     let sized = response.body().size_hint().exact().filter(|size| !spared || *size > 0);
-    let one = number(said).filter(|_| is_one(response.headers()));
+    let one = number(said).filter(|_| is_one);
     if one.is_some() && sized.is_none_or(|size| one == Some(size)) {
         return Ok(());
     }
@@ -78,14 +82,32 @@ pub(super) fn frame(response: &mut Response<ResponseBody>, asked: Asked) -> Resu
     Err(Fault::Length(said))
 }
 
+/// What an answer says of its length, found in one pass: answers have few headers, and each look-up costs more.
+struct Lengths<'a> {
+    encoded: bool,
+    said: Option<&'a HeaderValue>,
+    is_one: bool,
+}
+
+impl<'a> Lengths<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut lengths = Self { encoded: false, said: None, is_one: true };
+        for (name, line) in headers {
+            if *name == CONTENT_LENGTH {
+                lengths.is_one = lengths.said.is_none();
+                lengths.said = lengths.said.or(Some(line));
+            } else if *name == TRANSFER_ENCODING {
+                lengths.encoded = true;
+            }
+        }
+        lengths
+    }
+}
+
 /// Digits and nothing else (RFC 9110, section 8.6).
 fn number(said: &HeaderValue) -> Option<u64> {
     let digits = said.to_str().ok().filter(|said| said.bytes().all(|byte| byte.is_ascii_digit()))?;
     digits.parse().ok()
-}
-
-fn is_one(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_LENGTH).iter().nth(1).is_none()
 }
 
 #[cfg(test)]

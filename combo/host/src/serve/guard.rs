@@ -127,8 +127,10 @@ fn drop_proxy_headers(headers: &mut HeaderMap) {
 }
 
 fn has_dot_dot(path: &str) -> bool {
-    // Neither is in most paths, and a dot is rare enough to look twice.
-    memchr::memchr2(b'.', b'%', path.as_bytes()).is_some()
+    // Most paths have neither, or no more than the dot before an extension.
+    let from = memchr::memchr2(b'.', b'%', path.as_bytes()).unwrap_or(path.len());
+    let rest = &path.as_bytes()[from..];
+    rest.windows(2).any(|two| two == b".." || two[0] == b'%')
         && path.split('/').any(|segment| segment == ".." || normal_segment(segment) == "..")
 }
 

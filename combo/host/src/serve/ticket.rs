@@ -95,16 +95,17 @@ impl Ticket {
         }
     }
 
-    /// Gives a request to its app.
+    /// Gives a request to its app. It is large, so it is taken from where it is at last.
     pub(super) fn ask(
         &self,
-        request: Request<Incoming>,
+        asked: &mut Option<Request<Incoming>>,
         way: Option<&Way>,
         believed: Option<&Believed>,
         cx: &mut task::Context<'_>,
     ) -> Result<Answering, Refusal> {
         let Line { worker, connection, progress, .. } = &*self.line;
         let connection = believed.map_or(connection, |believed| &believed.connection);
+        let request = asked.as_ref().expect("an app is asked once");
         let standing;
         let (app, telling, strip) = match way.map(|way| way.found) {
             Some(Found { mount, strip }) => {
@@ -118,15 +119,17 @@ impl Ticket {
                 (app, telling, 0)
             }
         };
-        let mut arrival =
-            Arrival::new(&request, connection, telling, strip, |host| self.line.authority(host));
+        let mut arrival = Arrival::new(request, connection, telling, strip, |host| self.line.authority(host));
         arrival.rest = way.and_then(Way::rest);
         let before = believed.and_then(|believed| believed.prefix.as_deref());
         let joined = before.and_then(|before| joined(before, arrival.forwarded));
         arrival.forwarded = joined.as_ref().or(arrival.forwarded);
         let exchange = self.exchange.as_ref();
-        let request = request.map(|incoming| RequestBody::of_client(incoming, progress, exchange));
-        self.guarded(|| app.answer(request, arrival, cx))
+        self.guarded(|| {
+            let request = asked.take().expect("it was there");
+            let request = request.map(|incoming| RequestBody::of_client(incoming, progress, exchange));
+            app.answer(request, arrival, cx)
+        })
     }
 
     /// An app has answered, if only with a head.

@@ -18,6 +18,8 @@ use super::{
 /// What is sent in every response of [`super::Files`], of which nothing has been read yet.
 #[derive(Debug, Default)]
 pub(crate) struct FilesBody {
+    /// Before the sections. Often it is all, and then they need no memory.
+    first: Bytes,
     sections: VecDeque<Section>,
     /// Bytes to come.
     left: u64,
@@ -42,8 +44,13 @@ impl FilesBody {
     /// With these after what there is.
     pub(super) fn and(mut self, bytes: Bytes) -> Self {
         if !bytes.is_empty() {
-            self.left += bytes.len() as u64;
-            self.sections.push_back(Section::Bytes(bytes));
+            if self.left == 0 {
+                self.first = bytes;
+                self.left = self.first.len() as u64;
+            } else {
+                self.left += bytes.len() as u64;
+                self.sections.push_back(Section::Bytes(bytes));
+            }
         }
         self
     }
@@ -58,15 +65,8 @@ impl FilesBody {
     }
 
     /// All of it, if it is there at once.
-    pub(crate) fn into_whole(mut self) -> Result<Bytes, Self> {
-        match self.sections.pop_front() {
-            None => Ok(Bytes::new()),
-            Some(Section::Bytes(bytes)) if self.sections.is_empty() => Ok(bytes),
-            Some(first) => {
-                self.sections.push_front(first);
-                Err(self)
-            }
-        }
+    pub(crate) fn into_whole(self) -> Result<Bytes, Self> {
+        if self.sections.is_empty() { Ok(self.first) } else { Err(self) }
     }
 
     /// As a body that reads what is not in memory by these.
@@ -91,6 +91,11 @@ impl Body for Sending {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let Self { body: this, trips } = self.get_mut();
+        if !this.first.is_empty() {
+            let first = std::mem::take(&mut this.first);
+            this.left -= first.len() as u64;
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
         let piece = match this.sections.front_mut() {
             None => return Poll::Ready(None),
             Some(Section::Bytes(bytes)) => Ok(std::mem::take(bytes)),

@@ -19,7 +19,7 @@ use super::{
     media,
     memory::{Kept, Memory},
     opened::{InUse, Speed, Stamp},
-    representation::{Chosen, Facts},
+    representation::{Choice, Facts},
     root::{Found, InBinary, Root},
 };
 
@@ -67,7 +67,7 @@ impl Shelf {
     /// # Errors
     ///
     /// When the world refuses; [`WouldBlock`](io::ErrorKind::WouldBlock) if it has to be asked at any speed.
-    pub(super) fn find(&self, path: &str, inquiry: Inquiry) -> io::Result<Result<Chosen, Found<'_>>> {
+    pub(super) fn find(&self, path: &str, inquiry: Inquiry) -> io::Result<Result<Choice, Found<'_>>> {
         let recalled = self.memory.recall(path).filter(|kept| {
             kept.at == 0
                 && kept.resolved.load(Relaxed) == inquiry.second()
@@ -103,13 +103,13 @@ impl Shelf {
         file: Spot<'_>,
         kept: Option<Arc<Kept>>,
         inquiry: Inquiry,
-    ) -> io::Result<Option<Chosen>> {
+    ) -> io::Result<Option<Choice>> {
         let (Inquiry { codings, speed, .. }, second) = (inquiry, inquiry.second());
         let path = file.path;
         if codings.is_empty()
             && let Some(kept) = kept
         {
-            return Ok(Some(kept.chosen()));
+            return Ok(Some(Choice::Kept(kept)));
         }
         let facts = kept.as_ref().map_or_else(|| self.facts(path), |kept| kept.facts.clone());
         if !facts.is_compressed && !codings.is_empty() {
@@ -121,7 +121,7 @@ impl Shelf {
                 if (made.is_none() || codings.is_best(coding))
                     && let Some(loaded) = readable(self.load((path, Some(coding)), sibling, &facts, inquiry))?
                 {
-                    return Ok(Some(loaded.chosen(facts, Some(coding), inquiry.now)));
+                    return Ok(Some(loaded.choice(facts, Some(coding), inquiry.now)));
                 }
             } else if let Some(kept) = kept.as_ref().filter(|_| codings.is_all()) {
                 kept.alone.store(second, Relaxed);
@@ -129,18 +129,18 @@ impl Shelf {
             if let Some(coding) = made
                 && let Some(kept) = self.compressed(file, coding, &facts, inquiry)?
             {
-                return Ok(Some(kept.chosen()));
+                return Ok(Some(Choice::Kept(kept)));
             }
         }
         if let Some(kept) = kept {
-            return Ok(Some(kept.chosen()));
+            return Ok(Some(Choice::Kept(kept)));
         }
         let loaded = self.load((path, None), file, &facts, inquiry)?;
-        Ok(loaded.map(|loaded| loaded.chosen(facts, None, inquiry.now)))
+        Ok(loaded.map(|loaded| loaded.choice(facts, None, inquiry.now)))
     }
 
     /// The best representation of a file in the binary.
-    fn embedded(&self, path: &str, found: &InBinary<'_>, inquiry: Inquiry) -> io::Result<Chosen> {
+    fn embedded(&self, path: &str, found: &InBinary<'_>, inquiry: Inquiry) -> io::Result<Choice> {
         let Inquiry { codings, speed, .. } = inquiry;
         let Asset { contents, brotli, zstd, gzip, .. } = *found.asset;
         let coded = |coding| match coding {
@@ -162,7 +162,7 @@ impl Shelf {
             let facts = Facts { is_compressed, ..facts };
             Arc::new(Kept::new(Stamp::BINARY, 0, Bytes::from_static(contents), facts, coding))
         });
-        Ok(kept.chosen())
+        Ok(Choice::Kept(kept.clone()))
     }
 
     fn facts(&self, path: &str) -> Facts {

@@ -7,7 +7,8 @@ use std::time::SystemTime;
 
 use http::HeaderValue;
 use http::header::{
-    HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+    ACCEPT_ENCODING, HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, RANGE,
 };
 
 use super::dates;
@@ -31,22 +32,92 @@ pub(super) enum Verdict {
     Failed,
 }
 
+/// What a request says of the answer that it wants, found in one pass: each look-up would cost as much as that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wants<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) codings: Lines<'a>,
+    pub(super) range: Lines<'a>,
+    if_match: Lines<'a>,
+    if_none_match: Lines<'a>,
+    if_modified_since: Lines<'a>,
+    if_unmodified_since: Lines<'a>,
+    if_range: Lines<'a>,
+}
+
+/// The lines of a header that may stand once.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lines<'a> {
+    None,
+    One(&'a HeaderValue),
+    Several,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn is_none(self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    fn add(&mut self, line: &'a HeaderValue) {
+        *self = if self.is_none() { Self::One(line) } else { Self::Several };
+    }
+
+    /// What is no date, or two of them, is not there (RFC 9110, 13.1.3 and 13.1.4).
+    fn date(self) -> Option<u64> {
+        match self {
+            Self::One(line) => dates::read(line),
+            Self::None | Self::Several => None,
+        }
+    }
+}
+
+impl<'a> Wants<'a> {
+    pub(super) fn of(headers: &'a HeaderMap) -> Self {
+        let none = Lines::None;
+        let mut wants = Self {
+            headers,
+            codings: none,
+            range: none,
+            if_match: none,
+            if_none_match: none,
+            if_modified_since: none,
+            if_unmodified_since: none,
+            if_range: none,
+        };
+        for (name, line) in headers {
+            // By length first: that tells most names apart at once.
+            let lines = match name.as_str().len() {
+                5 if name == RANGE => &mut wants.range,
+                8 if name == IF_MATCH => &mut wants.if_match,
+                8 if name == IF_RANGE => &mut wants.if_range,
+                13 if name == IF_NONE_MATCH => &mut wants.if_none_match,
+                15 if name == ACCEPT_ENCODING => &mut wants.codings,
+                17 if name == IF_MODIFIED_SINCE => &mut wants.if_modified_since,
+                19 if name == IF_UNMODIFIED_SINCE => &mut wants.if_unmodified_since,
+                _ => continue,
+            };
+            lines.add(line);
+        }
+        wants
+    }
+}
+
 /// Whether the conditions of a request hold. `If-Range` is none of them: see [`range_holds`].
-pub(super) fn judge(headers: &HeaderMap, current: &Validators<'_>, now: SystemTime) -> Verdict {
-    if headers.contains_key(IF_MATCH) {
-        if !names(headers, &IF_MATCH, current.tag, is_same) {
+pub(super) fn judge(wants: &Wants<'_>, current: &Validators<'_>, now: SystemTime) -> Verdict {
+    if !wants.if_match.is_none() {
+        if !names(wants, &IF_MATCH, wants.if_match, current.tag, is_same) {
             return Verdict::Failed;
         }
-    } else if let Some(since) = date(headers, &IF_UNMODIFIED_SINCE)
+    } else if let Some(since) = wants.if_unmodified_since.date()
         && current.modified(now).is_some_and(|modified| modified > since)
     {
         return Verdict::Failed;
     }
-    if headers.contains_key(IF_NONE_MATCH) {
-        if names(headers, &IF_NONE_MATCH, current.tag, is_alike) {
+    if !wants.if_none_match.is_none() {
+        if names(wants, &IF_NONE_MATCH, wants.if_none_match, current.tag, is_alike) {
             return Verdict::NotModified;
         }
-    } else if let Some(since) = date(headers, &IF_MODIFIED_SINCE)
+    } else if let Some(since) = wants.if_modified_since.date()
         && current.modified(now).is_some_and(|modified| modified <= since && is_over(modified, now))
     {
         return Verdict::NotModified;
@@ -56,8 +127,8 @@ pub(super) fn judge(headers: &HeaderMap, current: &Validators<'_>, now: SystemTi
 
 /// Whether the file is still the one that the client has a part of, so that `Range` counts (RFC 9110,
 /// 13.1.5). It is where nothing is said.
-pub(super) fn range_holds(headers: &HeaderMap, current: &Validators<'_>, now: SystemTime) -> bool {
-    let condition = match only(headers, &IF_RANGE) {
+pub(super) fn range_holds(wants: &Wants<'_>, current: &Validators<'_>, now: SystemTime) -> bool {
+    let condition = match wants.if_range {
         Lines::None => return true,
         Lines::Several => return false,
         Lines::One(condition) => condition,
@@ -82,45 +153,25 @@ impl Validators<'_> {
     }
 }
 
-/// The lines of a header that may stand once.
-enum Lines<'a> {
-    None,
-    One(&'a HeaderValue),
-    Several,
-}
-
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Lines<'a> {
-    let mut lines = headers.get_all(name).iter();
-    match (lines.next(), lines.next()) {
-        (None, _) => Lines::None,
-        (Some(line), None) => Lines::One(line),
-        (Some(_), Some(_)) => Lines::Several,
-    }
-}
-
-/// What is no date, or two of them, is not there (RFC 9110, 13.1.3 and 13.1.4).
-fn date(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
-    match only(headers, name) {
-        Lines::One(line) => dates::read(line),
-        Lines::None | Lines::Several => None,
-    }
-}
-
 /// Whether a list of entity tags names the current one; `*` alone names whatever there is. Where the list
 /// becomes unreadable it ends, for what was said before was meant.
 fn names(
-    headers: &HeaderMap,
+    wants: &Wants<'_>,
     name: &HeaderName,
+    lines: Lines<'_>,
     current: Option<&HeaderValue>,
-    equal: fn(&HeaderValue, &[u8]) -> bool,
+    equal: impl Fn(&HeaderValue, &[u8]) -> bool,
 ) -> bool {
-    if let Lines::One(line) = only(headers, name)
-        && line.as_bytes().trim_ascii() == b"*"
-    {
-        return true;
+    if let Lines::One(line) = lines {
+        // As a rule, what we sent comes back as it is.
+        if current.is_some_and(|current| current == line && equal(current, line.as_bytes()))
+            || line.as_bytes().trim_ascii() == b"*"
+        {
+            return true;
+        }
     }
     let Some(current) = current else { return false };
-    for line in headers.get_all(name) {
+    for line in wants.headers.get_all(name) {
         let mut rest = line.as_bytes();
         loop {
             rest = skip(rest, |byte| matches!(byte, b' ' | b'\t' | b','));
@@ -197,7 +248,7 @@ mod tests {
     fn judged(said: &[(&str, &str)], tag: &str, modified: Option<SystemTime>) -> Verdict {
         let tag = (!tag.is_empty()).then(|| HeaderValue::from_str(tag).unwrap());
         let current = Validators { tag: tag.as_ref(), modified };
-        judge(&headers(said), &current, then() + Duration::from_secs(60))
+        judge(&Wants::of(&headers(said)), &current, then() + Duration::from_secs(60))
     }
 
     /// One name, several lines.
@@ -336,7 +387,7 @@ mod tests {
         {
             let current = Validators { tag: None, modified: Some(then()) };
             let now = then() + Duration::from_millis(milliseconds);
-            let verdict = judge(&headers(&[("if-modified-since", THEN)]), &current, now);
+            let verdict = judge(&Wants::of(&headers(&[("if-modified-since", THEN)])), &current, now);
             assert_eq!(verdict, expected, "{milliseconds} ms later");
         }
     }
@@ -381,7 +432,7 @@ mod tests {
             let tag = (!tag.is_empty()).then(|| HeaderValue::from_str(tag).unwrap());
             let current = Validators { tag: tag.as_ref(), modified: Some(then()) };
             let holds = range_holds(
-                &headers(&lines("if-range", said)),
+                &Wants::of(&headers(&lines("if-range", said))),
                 &current,
                 then() + Duration::from_secs(later),
             );
@@ -420,7 +471,8 @@ mod tests {
     #[test]
     fn the_date_of_a_part_is_one_that_was_said() {
         let headers = headers(&[("if-range", THEN)]);
-        let holds = |modified, now| range_holds(&headers, &Validators { tag: None, modified }, now);
+        let holds =
+            |modified, now| range_holds(&Wants::of(&headers), &Validators { tag: None, modified }, now);
         assert!(holds(Some(then()), then() + Duration::from_secs(1)));
         assert!(!holds(None, then() + Duration::from_secs(60)));
         // From the future.

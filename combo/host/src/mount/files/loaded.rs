@@ -7,7 +7,7 @@ use super::{
     chosen::{AT_ONCE, Inquiry, Shelf, TRIES},
     memory::Kept,
     opened::{Opened, Speed, Stamp},
-    representation::{Chosen, Contents, Facts, date, timed},
+    representation::{Choice, Chosen, Contents, Facts, date, timed},
 };
 
 /// A file that was found: its path, which of the folders it is in, and what it is.
@@ -72,13 +72,13 @@ impl Shelf {
 }
 
 impl Loaded {
-    pub(super) fn chosen(self, facts: Facts, coding: Option<Coding>, now: SystemTime) -> Chosen {
+    pub(super) fn choice(self, facts: Facts, coding: Option<Coding>, now: SystemTime) -> Choice {
         let opened = match self {
-            Self::Kept(kept) => return kept.chosen(),
+            Self::Kept(kept) => return Choice::Kept(kept),
             Self::Opened(opened) => opened,
         };
         let stamp = opened.stamp;
-        Chosen {
+        Choice::Other(Box::new(Chosen {
             len: stamp.len,
             length: stamp.len.into(),
             tag: timed(&stamp, now),
@@ -90,6 +90,6 @@ impl Loaded {
             vary: facts.vary(),
             media: facts.media,
             caching: facts.caching,
-        }
+        }))
     }
 }

@@ -8,7 +8,7 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -17,10 +17,10 @@ use bytes::Bytes;
 use http::HeaderValue;
 use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter, sync::Cache};
 
-use super::{accept::Coding, opened::Stamp, representation::Facts};
+use super::{accept::Coding, opened::Stamp, render::Heads, representation::Facts};
 
 /// What an entry takes beside its contents and its name, about.
-const ENTRY: usize = 512;
+const ENTRY: usize = 2 << 10;
 
 /// A file of which more fit is kept: this part of all.
 const SHARE: usize = 16;
@@ -38,6 +38,7 @@ pub(super) struct Kept {
     pub(super) tag: HeaderValue,
     pub(super) length: HeaderValue,
     pub(super) dated: Option<HeaderValue>,
+    pub(super) heads: OnceLock<Heads>,
     /// Whether whatever has changed since they were read has changed the stamp.
     pub(super) settled: bool,
     /// Second in which the path was last resolved and led to just this file.
@@ -217,6 +218,7 @@ mod tests {
             tag: nothing.clone(),
             length: nothing,
             dated: None,
+            heads: OnceLock::new(),
             settled: true,
             resolved: AtomicU64::new(0),
             alone: AtomicU64::new(0),

@@ -56,10 +56,11 @@ use self::{
     accept::Codings,
     body::{FilesBody, Sending},
     chosen::{Inquiry, Shelf},
+    conditions::Wants,
     memory::Memory,
     opened::{InUse, Speed},
     path::Place,
-    representation::Chosen,
+    representation::{Choice, Chosen},
     root::{Found, Root},
     said::Layer,
     trips::Trips,
@@ -74,6 +75,7 @@ use super::{
 };
 use crate::serve::body::{RequestBody, ResponseBody};
 
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
 /// What a list of names needs, and nothing that a name could bring.
@@ -123,11 +125,11 @@ impl Served {
         Ok(Self { site: Arc::new(Site { shelf, said }), trips: Trips::default() })
     }
 
-    /// The answer, if it takes no longer than a worker may take; or the request, to be asked again on the pool.
-    fn at_once(&self, request: Parts) -> Result<Result<Response<FilesBody>, io::Error>, Box<Parts>> {
-        match self.site.answer(&request, Speed::Cached) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Box::new(request)),
-            answered => Ok(answered),
+    /// The answer, if it takes no longer than a worker may take; else it is to be asked again on the pool.
+    fn at_once(&self, request: &Parts) -> Option<io::Result<Response<FilesBody>>> {
+        match self.site.answer(request, Speed::Cached) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            answered => Some(answered),
         }
     }
 
@@ -138,9 +140,9 @@ impl Served {
 
     async fn ask(self, request: Parts) -> io::Result<Response<Sending>> {
         let trips = self.trips.clone();
-        let answered = match self.at_once(request) {
-            Ok(answered) => answered,
-            Err(request) => self.in_time(request).await,
+        let answered = match self.at_once(&request) {
+            Some(answered) => answered,
+            None => self.in_time(Box::new(request)).await,
         };
         Ok(answered?.map(|body| body.read_by(trips)))
     }
@@ -164,11 +166,12 @@ impl App for Served {
         mut arrival: Arrival<'_>,
         cx: &mut Context<'_>,
     ) -> Answering {
-        let _ = arrival.strip(&mut request);
-        match self.at_once(request.into_parts().0) {
-            Ok(answered) => Answering::Now(sent(answered, &self.trips)),
-            Err(request) => {
-                let served = self.clone();
+        arrival.strip_alone(&mut request);
+        let request = request.into_parts().0;
+        match self.at_once(&request) {
+            Some(answered) => Answering::Now(sent(answered, &self.trips)),
+            None => {
+                let (served, request) = (self.clone(), Box::new(request));
                 let later = async move {
                     let trips = served.trips.clone();
                     sent(served.in_time(request).await, &trips)
@@ -181,7 +184,7 @@ impl App for Served {
 
 impl SendApp for Served {
     fn ask(&self, mut request: Request<RequestBody>, mut arrival: Arrival<'_>) -> Asked {
-        let _ = arrival.strip(&mut request);
+        arrival.strip_alone(&mut request);
         let asked = self.clone().ask(request.into_parts().0);
         Box::pin(async move { Ok(asked.await?.map(|body| Box::pin(body.map_err(Into::into)) as SendBody)) })
     }
@@ -196,9 +199,9 @@ fn sent(answered: io::Result<Response<FilesBody>>, trips: &Trips) -> Answered {
 
 /// What is behind the path of a request.
 enum Behind {
-    File(Chosen),
+    File(Choice),
     /// A page that stands for what is not there, with its status.
-    Page(StatusCode, Chosen),
+    Page(StatusCode, Choice),
     /// The folder that is to be listed.
     Folder(String),
     /// A folder without its slash.
@@ -215,6 +218,7 @@ impl Site {
                 let mut response = Response::new(FilesBody::empty());
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 let _ = response.headers_mut().insert(ALLOW, ALLOWED);
+                let _ = response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
                 response
             }
             _ => {
@@ -223,7 +227,6 @@ impl Site {
                 response
             }
         };
-        let _ = response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if request.method == Method::HEAD {
             *response.body_mut() = FilesBody::empty();
         }
@@ -233,16 +236,21 @@ impl Site {
     fn get(&self, request: &Parts, speed: Speed) -> io::Result<Response<FilesBody>> {
         let now = SystemTime::now();
         let place = path::place(request.uri.path());
-        let inquiry = Inquiry { codings: Codings::of(&request.headers), speed, now };
+        let wants = Wants::of(&request.headers);
+        let codings =
+            if wants.codings.is_none() { Codings::default() } else { Codings::of(&request.headers) };
+        let inquiry = Inquiry { codings, speed, now };
+        let render = |choice| render::render(&request.method, &wants, choice, now);
         Ok(match self.behind(place, &request.headers, inquiry)? {
-            Behind::File(chosen) => render::render(request, chosen, now),
-            Behind::Page(StatusCode::OK, chosen) => {
-                let mut response = render::render(request, chosen, now);
+            Behind::File(choice) => render(choice),
+            Behind::Page(StatusCode::OK, choice) => {
+                let mut response = render(choice);
                 let _ =
                     response.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
                 response
             }
-            Behind::Page(status, mut chosen) => {
+            Behind::Page(status, choice) => {
+                let mut chosen = choice.chosen();
                 // What is said of the page itself is not said of what is not there.
                 chosen.caching = HeaderValue::from_static("no-cache");
                 render::whole(status, chosen, now)
@@ -256,7 +264,7 @@ impl Site {
                 }
                 Err(error) => return Err(error),
                 Ok(Some(chosen)) => {
-                    let mut response = render::render(request, chosen, now);
+                    let mut response = render(Choice::Other(Box::new(chosen)));
                     let _ = response.headers_mut().insert(CONTENT_SECURITY_POLICY, NOTHING_FROM_ELSEWHERE);
                     response
                 }
@@ -276,7 +284,7 @@ impl Site {
         })
     }
 
-    fn behind(&self, place: Option<Place>, headers: &HeaderMap, inquiry: Inquiry) -> io::Result<Behind> {
+    fn behind(&self, place: Option<Place<'_>>, headers: &HeaderMap, inquiry: Inquiry) -> io::Result<Behind> {
         let Some(Place { path, folder }) = place else { return self.missing(None, headers, inquiry) };
         let found = if folder { self.in_folder(&path, inquiry)? } else { self.by_name(&path, inquiry)? };
         match found {
@@ -289,7 +297,7 @@ impl Site {
     fn in_folder(&self, path: &str, inquiry: Inquiry) -> io::Result<Behind> {
         for name in &self.said.index {
             match self.file(&path::joined(path, name), inquiry)? {
-                Behind::File(chosen) => return Ok(Behind::File(chosen)),
+                Behind::File(choice) => return Ok(Behind::File(choice)),
                 Behind::Forbidden => return Ok(Behind::Forbidden),
                 _ => {}
             }
@@ -321,14 +329,14 @@ impl Site {
         if let Some(fallback) = &self.said.fallback
             && path.filter(is_page).is_some()
             && accept::takes_html(headers)
-            && let Behind::File(chosen) = self.page(fallback, inquiry)?
+            && let Behind::File(choice) = self.page(fallback, inquiry)?
         {
-            return Ok(Behind::Page(StatusCode::OK, chosen));
+            return Ok(Behind::Page(StatusCode::OK, choice));
         }
         if let Some(not_found) = &self.said.not_found
-            && let Behind::File(chosen) = self.page(not_found, inquiry)?
+            && let Behind::File(choice) = self.page(not_found, inquiry)?
         {
-            return Ok(Behind::Page(StatusCode::NOT_FOUND, chosen));
+            return Ok(Behind::Page(StatusCode::NOT_FOUND, choice));
         }
         Ok(Behind::Nothing)
     }
@@ -344,7 +352,7 @@ impl Site {
             found => found?,
         };
         Ok(match found {
-            Ok(chosen) => Behind::File(chosen),
+            Ok(choice) => Behind::File(choice),
             Err(Found::Folder(_)) => Behind::Elsewhere,
             Err(Found::Forbidden) => Behind::Forbidden,
             Err(_) => Behind::Nothing,
@@ -390,5 +398,6 @@ fn refuse(status: StatusCode) -> Response<FilesBody> {
     let _ = headers.insert(CONTENT_LENGTH, length);
     let _ = headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     let _ = headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let _ = headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     response
 }

@@ -3,6 +3,8 @@
 //! Every segment is percent-decoded exactly once. What could mean something else to a disk, a
 //! browser or another server (`..`, `\`, an encoded `/`, NUL) leads nowhere, like everything hidden.
 
+use std::borrow::Cow;
+
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 /// What is not said in a URL as it is; browsers take a backslash for a slash.
@@ -13,15 +15,20 @@ const WELL_KNOWN: &str = ".well-known";
 
 /// A place below the root.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Place<'a> {
     /// Decoded, relative, without empty segments; empty for the root itself.
-    pub(crate) path: String,
+    pub(crate) path: Cow<'a, str>,
     /// Ended in `/`.
     pub(crate) folder: bool,
 }
 
 /// Where the path of a URI leads. Repeated slashes count as one.
-pub(crate) fn place(raw: &str) -> Option<Place> {
+pub(crate) fn place(raw: &str) -> Option<Place<'_>> {
+    let folder = raw.ends_with('/');
+    if is_plain(raw) {
+        let path = raw.strip_prefix('/')?;
+        return Some(Place { path: path.strip_suffix('/').unwrap_or(path).into(), folder });
+    }
     let mut path = String::with_capacity(raw.len());
     for segment in raw.strip_prefix('/')?.split('/').filter(|segment| !segment.is_empty()) {
         let segment = percent_decode_str(segment).decode_utf8().ok()?;
@@ -33,7 +40,16 @@ pub(crate) fn place(raw: &str) -> Option<Place> {
         }
         path.push_str(&segment);
     }
-    Some(Place { path, folder: raw.ends_with('/') })
+    Some(Place { path: path.into(), folder })
+}
+
+/// Whether a path says where it leads as it is, which most do: nothing is decoded, left out or hidden.
+fn is_plain(raw: &str) -> bool {
+    let mut before = 0;
+    raw.bytes().all(|byte| {
+        let begins = std::mem::replace(&mut before, byte) == b'/';
+        !matches!(byte, b'%' | b'\\' | 0) && !(begins && matches!(byte, b'/' | b'.'))
+    })
 }
 
 /// Whether something of this name is served.
@@ -71,7 +87,7 @@ mod tests {
         #[track_caller]
         fn check(raw: &str, expected: Option<(&str, bool)>) {
             let place = place(raw);
-            let place = place.as_ref().map(|place| (place.path.as_str(), place.folder));
+            let place = place.as_ref().map(|place| (&*place.path, place.folder));
             assert_eq!(place, expected, "{raw}");
         }
         check("/", Some(("", true)));

@@ -10,35 +10,82 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{
         ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-        LAST_MODIFIED, RANGE, VARY,
+        LAST_MODIFIED, VARY, X_CONTENT_TYPE_OPTIONS,
     },
-    request::Parts,
 };
 
 use super::{
-    FilesBody,
-    conditions::{Validators, Verdict, is_over, judge, range_holds},
+    FilesBody, NOSNIFF,
+    conditions::{Lines, Validators, Verdict, Wants, is_over, judge, range_holds},
     dates,
+    memory::Kept,
     parts::Envelope,
     range::{Asked, Part, asked},
-    representation::{Chosen, Contents},
+    representation::{Choice, Chosen, Contents},
 };
 
+/// What most requests for a kept file are answered with, to be copied: that costs less than to make it.
+#[derive(Debug)]
+pub(super) struct Heads {
+    whole: HeaderMap,
+    not_modified: HeaderMap,
+}
+
+impl Heads {
+    fn of(kept: &Kept, now: SystemTime) -> Self {
+        // Copies, for they take no more room than they need.
+        let whole = whole(StatusCode::OK, kept.chosen(), now).headers().clone();
+        let not_modified = bare(StatusCode::NOT_MODIFIED, kept.chosen(), now).headers().clone();
+        Self { whole, not_modified }
+    }
+}
+
 /// The answer to a GET or HEAD.
-pub(super) fn render(request: &Parts, chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
+pub(super) fn render(
+    method: &Method,
+    wants: &Wants<'_>,
+    choice: Choice,
+    now: SystemTime,
+) -> Response<FilesBody> {
+    let prepared = match &choice {
+        Choice::Kept(kept) => prepared(wants, kept, now),
+        Choice::Other(_) => None,
+    };
+    prepared.unwrap_or_else(|| rendered(method, wants, choice.chosen(), now))
+}
+
+fn prepared(wants: &Wants<'_>, kept: &Kept, now: SystemTime) -> Option<Response<FilesBody>> {
+    let modified = kept.stamp.modified();
+    let is_dated = modified.and_then(dates::seconds).is_none_or(|modified| is_over(modified, now));
+    if !is_dated || !wants.range.is_none() {
+        return None;
+    }
+    let verdict = judge(wants, &Validators { tag: Some(&kept.tag), modified }, now);
+    let heads = kept.heads.get_or_init(|| Heads::of(kept, now));
+    let (status, head, contents) = match verdict {
+        Verdict::Failed => return None,
+        Verdict::NotModified => (StatusCode::NOT_MODIFIED, &heads.not_modified, FilesBody::empty()),
+        Verdict::Proceed => (StatusCode::OK, &heads.whole, FilesBody::empty().and(kept.contents.clone())),
+    };
+    let mut response = Response::new(contents);
+    *response.status_mut() = status;
+    *response.headers_mut() = head.clone();
+    Some(response)
+}
+
+fn rendered(method: &Method, wants: &Wants<'_>, chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
     let current = Validators { tag: chosen.tag.as_ref(), modified: chosen.modified };
     // A date that several representations have is a weak one (RFC 9110, 8.8.1).
     let strong = Validators { modified: current.modified.filter(|_| chosen.is_sole), ..current };
-    match judge(&request.headers, &current, now) {
+    match judge(wants, &current, now) {
         Verdict::Failed => bare(StatusCode::PRECONDITION_FAILED, chosen, now),
         Verdict::NotModified => bare(StatusCode::NOT_MODIFIED, chosen, now),
         Verdict::Proceed => {
-            let range = match alone(&request.headers, &RANGE) {
+            // Several lines are no list that could be read.
+            let range = match wants.range {
                 // `Range` is defined for GET alone (RFC 9110, 14.2).
-                Some(range)
-                    if request.method == Method::GET && range_holds(&request.headers, &strong, now) =>
-                {
-                    asked(range, chosen.len)
+                Lines::One(range) if *method == Method::GET && range_holds(wants, &strong, now) => {
+                    range.to_str().map_or(Asked::Whole, |range| asked(range, chosen.len))
                 }
                 _ => Asked::Whole,
             };
@@ -120,6 +167,7 @@ fn with_head(status: StatusCode, chosen: Chosen, now: SystemTime) -> (Response<F
     let mut response = Response::new(FilesBody::empty());
     *response.status_mut() = status;
     *response.headers_mut() = HeaderMap::with_capacity(12);
+    set(&mut response, X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     set(&mut response, CACHE_CONTROL, caching);
     if let Some(tag) = tag {
         set(&mut response, ETAG, tag);
@@ -170,11 +218,4 @@ fn set(response: &mut Response<FilesBody>, name: HeaderName, value: HeaderValue)
 
 fn said(text: String) -> HeaderValue {
     HeaderValue::try_from(text).expect("digits and a few words are visible ASCII")
-}
-
-/// A header that is said once; several of `Range` are no list that could be read.
-fn alone<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut lines = headers.get_all(name).iter();
-    let line = lines.next().filter(|_| lines.next().is_none())?;
-    line.to_str().ok()
 }

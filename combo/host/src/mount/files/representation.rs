@@ -1,6 +1,9 @@
 //! What there is to send of a file, and what is said of it: its type, its tag, its date, how long it may be kept.
 
-use std::{sync::atomic::AtomicU64, time::SystemTime};
+use std::{
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -13,6 +16,13 @@ use super::{
     memory::Kept,
     opened::{Opened, Stamp},
 };
+
+/// The representation that suits a client best.
+#[derive(Debug)]
+pub(super) enum Choice {
+    Kept(Arc<Kept>),
+    Other(Box<Chosen>),
+}
 
 /// What there is to send, and what is said of it.
 #[derive(Debug)]
@@ -69,6 +79,15 @@ impl Facts {
     }
 }
 
+impl Choice {
+    pub(super) fn chosen(self) -> Chosen {
+        match self {
+            Self::Kept(kept) => kept.chosen(),
+            Self::Other(chosen) => *chosen,
+        }
+    }
+}
+
 impl Chosen {
     /// Something that was made for this answer alone.
     pub(super) fn made(contents: Bytes, media: HeaderValue, caching: HeaderValue) -> Self {
@@ -98,8 +117,8 @@ impl Kept {
     ) -> Self {
         let (tag, length) = (tag(&contents), contents.len().into());
         let dated = stamp.modified().and_then(date);
-        let (resolved, alone) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { stamp, at, contents, facts, coding, tag, length, dated, settled: true, resolved, alone }
+        let (heads, resolved, alone) = (OnceLock::new(), AtomicU64::new(0), AtomicU64::new(0));
+        Self { stamp, at, contents, facts, coding, tag, length, dated, heads, settled: true, resolved, alone }
     }
 
     pub(super) fn chosen(&self) -> Chosen {

@@ -137,11 +137,12 @@ async fn dates_are_never_in_the_future() {
 fn a_date_is_said_when_its_second_is_over() {
     let none = HeaderValue::from_static("no-cache");
     let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-    let request = Request::get("/a.txt").body(()).unwrap().into_parts().0;
+    let headers = HeaderMap::new();
     for (milliseconds, dated) in [(0, false), (999, false), (1_000, true)] {
         let mut chosen = Chosen::made(Bytes::from_static(b"a"), none.clone(), none.clone());
         (chosen.modified, chosen.dated) = (Some(modified), Some(HeaderValue::from_static("then")));
-        let answered = render::render(&request, chosen, modified + Duration::from_millis(milliseconds));
+        let (choice, now) = (Choice::Other(Box::new(chosen)), modified + Duration::from_millis(milliseconds));
+        let answered = render::render(&Method::GET, &Wants::of(&headers), choice, now);
         assert_eq!(answered.headers().contains_key(LAST_MODIFIED), dated, "{milliseconds} ms later");
         assert!(answered.headers().contains_key(ETAG));
     }
