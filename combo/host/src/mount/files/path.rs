@@ -48,7 +48,7 @@ fn is_plain(raw: &str) -> bool {
     let mut before = 0;
     raw.bytes().all(|byte| {
         let begins = std::mem::replace(&mut before, byte) == b'/';
-        !matches!(byte, b'%' | b'\\' | 0) && !(begins && matches!(byte, b'/' | b'.'))
+        !(matches!(byte, b'%' | b'\\' | 0) || begins && matches!(byte, b'/' | b'.'))
     })
 }
 
