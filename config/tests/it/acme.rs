@@ -8,7 +8,10 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child as Process, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     thread,
 };
 
@@ -56,10 +59,19 @@ impl Drop for Running {
     }
 }
 
-/// Ports of the loopback interface that nobody has now.
+/// Ports of the loopback interface that nobody has now, below those that the kernel gives to whoever says none: in
+/// the moment until somebody listens there, they are taken by no other test.
 fn free<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|socket| socket.local_addr().unwrap().port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = u16::try_from(std::process::id() % 128).unwrap() * 128;
+    [(); N].map(|()| {
+        loop {
+            let port = 12_000 + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                break port;
+            }
+        }
+    })
 }
 
 /// What an authority does otherwise than usual.
@@ -278,7 +290,7 @@ fn an_empty_file_is_all_that_it_takes() {
     assert_eq!(fs::read_to_string(authority.certs().join("mine.example.com.pem")).unwrap(), "by hand");
     let (account, kept) = authority.account().expect("an account");
     assert_eq!((mode(&account), &kept["email"]), (0o600, &json!("me@example.com")));
-    assert!(authority.pebble.log.with(&["new account"]).len() <= 1);
+    assert_eq!(authority.pebble.log.with(&["There are now ", " accounts in memory"]).len(), 1);
     // It is an ordinary job, that may be run by hand.
     eventually("it sees that all is there", || {
         (authority.outcomes(&site).first() == Some(&Outcome::Ran)
@@ -442,6 +454,31 @@ fn an_order_survives_kill_9() {
     let _ = authority.issued("a.example.com.pem");
     assert_eq!(authority.account(), Some(account));
     authority.is_served("a.example.com");
+}
+
+#[test]
+fn a_second_server_on_the_folder_leaves_it_in_peace() {
+    let authority = Authority::start(&Ways::default());
+    authority.touch(&["a.example.com.pem"]);
+    let site = authority.site("");
+    let _ = authority.issued("a.example.com.pem");
+    let second = authority.endpoint("").replace(&format!("tcp:{}", authority.https), "tcp:0");
+    let second = Deployment::new("second").workers(1).listen(second);
+    let second = Site::start(second.mount("/", mount::files("static")));
+    let skipped = format!("process {} looks after `{}`", std::process::id(), authority.certs().display());
+    eventually("it sees that another looks after it", || {
+        (authority.outcomes(&second).first() == Some(&Outcome::Skipped { why: skipped.clone() }))
+            .then_some(())
+    });
+    // Both look because of a file, and neither because of the other.
+    authority.touch(&["b.example.com.pem"]);
+    let _ = authority.issued("b.example.com.pem");
+    eventually("it sees that all is there", || {
+        (!authority.certs().join(".acme/obtained/b.example.com.pem").exists()).then_some(())
+    });
+    let outcomes = authority.outcomes(&second);
+    assert!(outcomes.len() <= 3, "{outcomes:?}");
+    drop(site);
 }
 
 #[test]
