@@ -241,8 +241,14 @@ impl Authority {
 
     /// Waits for a tick that has failed with all these words.
     fn failure(&self, site: &Site, words: &[&str]) -> String {
+        let mut seen = 0;
         eventually(&format!("it fails with {words:?}"), || {
-            self.outcomes(site).into_iter().find_map(|outcome| match outcome {
+            let outcomes = self.outcomes(site);
+            if outcomes.len() > seen {
+                seen = outcomes.len();
+                eprintln!("{outcomes:#?}");
+            }
+            outcomes.into_iter().find_map(|outcome| match outcome {
                 Outcome::Failed { why } if words.iter().all(|word| why.contains(word)) => Some(why),
                 _ => None,
             })
