@@ -79,7 +79,9 @@ impl Supervisor {
         let stopping = self.is_stopping();
         if !*stopping {
             let status = status.map_or(String::new(), |status| format!("\nSTATUS={}", line(status)));
-            self.say(&format!("READY=1{status}"));
+            if let Err(error) = self.tell(&format!("READY=1{status}")) {
+                tracing::warn!(%error, "the service manager does not hear that it is ready");
+            }
         }
     }
 
@@ -116,9 +118,13 @@ impl Supervisor {
     }
 
     fn say(&self, message: &str) {
-        if let Err(error) = self.0.socket.send_to_addr(message.as_bytes(), &self.0.address) {
+        if let Err(error) = self.tell(message) {
             tracing::debug!(%error, "the service manager does not hear `{message}`");
         }
+    }
+
+    fn tell(&self, message: &str) -> io::Result<()> {
+        self.0.socket.send_to_addr(message.as_bytes(), &self.0.address).map(drop)
     }
 }
 

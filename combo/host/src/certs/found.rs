@@ -304,12 +304,18 @@ fn file(path: &Path) -> Result<Metadata, Broken> {
     }
 }
 
+/// What is in a file, which is no pipe, no device and not too large.
+pub(crate) fn contents(path: &Path) -> Result<Vec<u8>, Broken> {
+    let _ = file(path)?;
+    Ok(fs::read(path)?)
+}
+
 /// Reads certificate and key; whether they belong together is not known yet.
 pub(crate) fn read(source: &Source) -> Result<Material, Broken> {
-    let cert = fs::read(&source.cert)?;
+    let cert = contents(&source.cert)?;
     let (chain, own) = sections(&cert)?;
     let key = match &source.key {
-        Some(key) => sections(&fs::read(key)?)?.1,
+        Some(key) => sections(&contents(key)?)?.1,
         None => own,
     };
     material(chain, key)

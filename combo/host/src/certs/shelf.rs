@@ -162,7 +162,10 @@ impl Shelf {
             let (shown, known) = (shelf.shown.load(), shelf.known());
             let certificates = known.files.values().filter(|file| file.shown.is_some()).count();
             let (empty, folder) = (known.empty.len(), folder.display());
-            tracing::info!(%folder, certificates, "certificates are read");
+            match certificates + empty {
+                0 => tracing::warn!(%folder, "there is no certificate, so no handshake will succeed"),
+                _ => tracing::info!(%folder, certificates, empty, "certificates are read"),
+            }
             if empty > 0 {
                 tracing::info!(%folder, files = empty, "empty files ask for a certificate");
             }

@@ -151,7 +151,7 @@ fn of_one(endpoint: &str, place: Place) -> Result<Shelf, Error> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, BoxError> {
-    Ok(std::fs::read(path)?)
+    Ok(found::contents(path)?)
 }
 
 /// The first private key in a file.

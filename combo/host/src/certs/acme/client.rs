@@ -160,12 +160,29 @@ pub(super) fn in_words(problem: &Problem) -> String {
     for part in &problem.subproblems {
         said.push_str(&format!("; {part}"));
     }
+    shortened(said)
+}
+
+/// No more than somebody would read, of whatever an authority says.
+fn shortened(mut said: String) -> String {
+    const LONGEST: usize = 1_000;
+    if said.len() > LONGEST {
+        said.truncate(said.floor_char_boundary(LONGEST));
+        said.push('…');
+    }
     said
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_authority_says_is_not_endless() {
+        let detail = Some("ä".repeat(100_000));
+        let said = in_words(&Problem { r#type: None, detail, status: None, subproblems: Vec::new() });
+        assert!(said.starts_with("ää") && said.ends_with('…') && said.len() < 1_010, "{}", said.len());
+    }
 
     #[test]
     fn retry_after_is_seconds_or_an_instant() {

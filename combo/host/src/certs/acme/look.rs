@@ -89,6 +89,8 @@ pub(super) fn look(folder: &Path, memory: &Memory) -> io::Result<Vec<Found>> {
 /// When a list of names was written, and what is in it.
 fn list(path: &Path) -> io::Result<Option<(Timestamp, String)>> {
     let text = match fs::metadata(path) {
+        // Whoever opened a pipe would wait for somebody who writes into it.
+        Ok(found) if !found.is_file() => return Err(io::Error::other("it is no file")),
         Ok(found) if found.len() > LONGEST => return Err(ErrorKind::FileTooLarge.into()),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         found => found.and_then(|found| Ok((found.modified()?, fs::read_to_string(path)?)))?,

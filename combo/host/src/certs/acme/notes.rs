@@ -32,6 +32,9 @@ pub(super) const FOLDER: &str = ".acme";
 const ORDERS: &str = "orders.json";
 const OBTAINED: &str = "obtained";
 
+/// What the names of files that are being written begin with.
+const STAGED: &str = ".tmp";
+
 /// The notes of a folder, and the right to keep them, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Notes {
@@ -77,6 +80,9 @@ impl Notes {
         make(&folder, owner)?;
         make(&folder.join(OBTAINED), owner)?;
         let lock = Lock::take(&folder)?;
+        for of in [folder.clone(), folder.join(OBTAINED)] {
+            sweep(&of)?;
+        }
         Ok(Self { folder, unwritten: Mutex::default(), _lock: lock })
     }
 
@@ -167,12 +173,23 @@ impl Notes {
     }
 
     fn write(&self, folder: &Path, name: &str, text: &[u8]) -> io::Result<()> {
-        let mut staged = tempfile::NamedTempFile::new_in(folder)?;
+        let mut staged = tempfile::Builder::new().prefix(STAGED).tempfile_in(folder)?;
         staged.write_all(text)?;
         staged.as_file().sync_all()?;
         drop(staged.persist(folder.join(name)).map_err(|error| error.error)?);
         File::open(folder)?.sync_all()
     }
+}
+
+/// Takes away what a process that was killed had begun to write.
+fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(STAGED) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// What is remembered of a folder, for whoever only wants to know.
@@ -334,7 +351,11 @@ mod tests {
     #[test]
     fn what_is_broken_is_moved_aside_and_the_work_goes_on() {
         let folder = tempfile::tempdir().expect("a folder");
+        let left = folder.path().join(FOLDER).join(".tmpAbCdEf");
+        drop(Notes::open(folder.path()).expect("notes"));
+        fs::write(&left, "half").expect("written");
         let notes = Notes::open(folder.path()).expect("notes");
+        assert!(!left.exists());
         let orders = folder.path().join(FOLDER).join(ORDERS);
         fs::write(&orders, "{ not json").expect("written");
         assert_eq!(notes.memory().expect("none"), Memory::default());
