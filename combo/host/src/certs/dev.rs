@@ -449,6 +449,7 @@ mod tests {
         // As two that start at once would leave it, each of which has written half.
         let other = KeyPair::generate().expect("a key").serialize_pem();
         put(&folder.path().join(AUTHORITY.1), &other, 0o600).expect("a file");
+        assert!(prepare(folder.path(), "box", now).expect("files"));
         dev.renew(now).expect("files");
         assert!(trusted() && !prepare(folder.path(), "box", now).expect("files"));
         // And what another process has made is taken up.

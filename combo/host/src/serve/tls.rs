@@ -433,6 +433,9 @@ mod tests {
         // It has a size and a time, and reading it is an error.
         std::os::unix::fs::symlink("/proc/self/mem", at("unread")).expect("a link");
         fs::rename(at("unread"), &authority_file).expect("a link");
+        while settled(&authority_file).is_none() {
+            std::thread::yield_now();
+        }
         for _ in 0..2 {
             assert_eq!(tls.0.look_again(), Looked { changed: false, again: Some(AGAIN) });
         }
