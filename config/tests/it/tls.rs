@@ -70,28 +70,41 @@ fn a_scanner_finds_nothing_worse_than_low() {
         Site::start(three().listen(format!("tls:{}:{ANY_PORT}", folder.path().join("certs").display())));
     let port = site.tls_address().port();
     // In parts, since each has to end in time. What is behind `-p` is what the others go by.
-    for (part, words) in [("1", &["-p", "-f", "-P", "-s"][..]), ("2", &["-p", "-S"]), ("3", &["-p", "-U"])] {
-        let found = folder.path().join(part);
-        let mut scanner = command("testssl");
-        let _ = scanner
-            .args(["--quiet", "--color", "0", "--warnings", "off", "--nodns", "min", "--ip", "127.0.0.1"])
-            .args(words)
-            .arg("--add-ca")
-            .arg(&ca)
-            .arg("--jsonfile")
-            .arg(&found)
-            .arg(format!("https://localhost:{port}"));
-        let said = run(scanner);
-        let found: Vec<Value> = serde_json::from_slice(&std::fs::read(found).expect("findings")).unwrap();
-        // It misses engines for ciphers of GOST, and says how long the certificate of this test holds.
-        let own = ["engine_problem", "cert_notAfter", "cert_validityPeriod", "cert_extlifeSpan"];
-        let worse = found.iter().filter(|finding| {
-            let (severity, id) = (finding["severity"].as_str(), finding["id"].as_str().unwrap());
-            !matches!(severity, Some("OK" | "INFO" | "LOW")) && !own.contains(&id)
-        });
-        let worse: Vec<_> = worse.collect();
-        assert!(worse.is_empty() && found.len() > 3, "{worse:#?}\n{said:?}");
+    for words in [&["-p", "-f", "-P", "-s"][..], &["-p", "-S"], &["-p", "-U"]] {
+        let mut worse = scan(port, words, &ca);
+        // Where the machine is busy it gives up waiting now and then, which is a finding to it.
+        for _ in 0..2 {
+            if worse.iter().any(|finding| finding["finding"] == "connect problem") {
+                worse = scan(port, words, &ca);
+            }
+        }
+        assert!(worse.is_empty(), "{worse:#?}");
     }
+}
+
+/// What it finds that is worse than low, but for what is this test's own.
+fn scan(port: u16, words: &[&str], authority: &Path) -> Vec<Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let found = folder.path().join("found");
+    let mut scanner = command("testssl");
+    let _ = scanner
+        .args(["--quiet", "--color", "0", "--warnings", "off", "--nodns", "min", "--ip", "127.0.0.1"])
+        .args(words)
+        .arg("--add-ca")
+        .arg(authority)
+        .arg("--jsonfile")
+        .arg(&found)
+        .arg(format!("https://localhost:{port}"));
+    let said = run(scanner);
+    let mut found: Vec<Value> = serde_json::from_slice(&std::fs::read(found).expect("findings")).unwrap();
+    assert!(found.len() > 3, "{found:#?}\n{said:?}");
+    // It misses engines for ciphers of GOST, and says how long the certificate of this test holds.
+    let own = ["engine_problem", "cert_notAfter", "cert_validityPeriod", "cert_extlifeSpan"];
+    found.retain(|finding| {
+        let (severity, id) = (finding["severity"].as_str(), finding["id"].as_str().unwrap());
+        !matches!(severity, Some("OK" | "INFO" | "LOW")) && !own.contains(&id)
+    });
+    found
 }
 
 /// A developer's machine, from nothing to a page that curl trusts.

@@ -141,6 +141,8 @@ fn of_folder(said: &Path, root: &Path, how: How) -> Vec<Row> {
             ..unseen(shown(&path), None)
         });
     }
+    let hidden = listing.unseen.iter().map(|(path, why)| unseen(shown(path), Some(chain(why))));
+    rows.extend(hidden);
     rows.sort_by(|a, b| a.file.cmp(&b.file));
     if rows.is_empty() {
         rows.push(unseen(said.to_owned(), Some("there is no certificate in it".to_owned())));
