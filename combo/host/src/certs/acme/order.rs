@@ -308,15 +308,21 @@ fn checked(pem: &str, names: &[String]) -> Result<Certificate, BoxError> {
 
 /// Why names were not proved, each as the authority says it; or else what is known anyway.
 async fn explain(order: &mut Order, otherwise: &str) -> String {
-    let mut why = Vec::new();
+    let (mut why, mut names) = (Vec::new(), Vec::new());
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         drop(nonced!(authorization.refresh()).map(drop));
         let name = authorization.identifier().to_string();
         let errors = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
         why.extend(errors.map(|problem| format!("`{name}` was not proved: {}", in_words(problem))));
+        names.push(name);
     }
-    if why.is_empty() { otherwise.to_owned() } else { why.join("; ") }
+    match &*names {
+        // The order may be known to have failed a moment before its only name is.
+        [name] if why.is_empty() => otherwise.replacen("the names were", &format!("`{name}` was"), 1),
+        _ if why.is_empty() => otherwise.to_owned(),
+        _ => why.join("; "),
+    }
 }
 
 /// That it can be run where threads take turns.
