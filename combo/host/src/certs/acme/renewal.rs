@@ -15,6 +15,9 @@ pub(super) const ORDERS_PER_HOUR: usize = 100;
 /// How many of these may be for names that were wanted at a handshake.
 pub(super) const WANTED_PER_HOUR: usize = 20;
 
+/// By how much the clock that files are touched by may be behind: a tick of the kernel.
+const TICK: Duration = Duration::from_millis(10);
+
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -138,6 +141,7 @@ pub(super) fn verdict(
         }
     };
     let wait = record.and_then(|record| {
+        let touched = after(touched, TICK);
         let forgiven = !record.held && record.failed.is_some_and(|failed| failed < touched);
         record.again.filter(|_| !forgiven)
     });
@@ -426,6 +430,9 @@ mod tests {
         assert_eq!(check(at(0), now, &known), Verdict::Later(again));
         assert_eq!(check(at(0), again, &known), Verdict::Now);
         assert_eq!(check(at(1_001), at(1_002), &known), Verdict::Now);
+        // At once after it failed, by a clock that is a little behind.
+        assert_eq!(check(before(now, Duration::from_millis(4)), at(1_002), &known), Verdict::Now);
+        assert_eq!(check(before(now, Duration::from_millis(100)), at(1_002), &known), Verdict::Later(again));
         // Not against what the authority has said.
         fail(&mut known, "no".into(), Held { limited: true, after: None }, None, "a", now);
         let again = known.again.expect("it waits");
