@@ -221,6 +221,15 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// No more of what somebody else has said than so many bytes.
+pub(crate) fn shortened(mut said: String, longest: usize) -> String {
+    if said.len() > longest {
+        said.truncate(said.floor_char_boundary(longest));
+        said.push('…');
+    }
+    said
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

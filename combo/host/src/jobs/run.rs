@@ -29,6 +29,7 @@ use super::{
     apply::{Folders, Unapplied, apply},
     output::Output,
 };
+use crate::error::shortened;
 
 /// How many changes of a tick are described; of the others the number is said.
 const DESCRIBED: usize = 16;
@@ -226,8 +227,8 @@ fn apply_all(folders: &Folders, wants: Wants, cut: &Cancel) -> (Option<Outcome>,
                 Ok(()) => more += 1,
                 Err(unapplied) => {
                     outcome = Some(match unapplied {
-                        Unapplied::Refused(why) => Outcome::Refused { why: shortened(why) },
-                        Unapplied::Failed(why) => Outcome::Failed { why: shortened(why) },
+                        Unapplied::Refused(why) => Outcome::Refused { why: shortened(why, LONGEST) },
+                        Unapplied::Failed(why) => Outcome::Failed { why: shortened(why, LONGEST) },
                     });
                     break;
                 }
@@ -278,7 +279,9 @@ pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Outcome {
         #[expect(clippy::mem_forget, reason = "there is no end to what dropping it might do")]
         std::mem::forget(again);
     }
-    Outcome::Panicked { why: said.map_or_else(|| "it did not say why".to_owned(), shortened) }
+    Outcome::Panicked {
+        why: said.map_or_else(|| "it did not say why".to_owned(), |said| shortened(said, LONGEST)),
+    }
 }
 
 /// An error and its causes, joined by colons.
@@ -291,15 +294,7 @@ fn chain(error: &dyn Error) -> String {
         said.push_str(&error.to_string());
         cause = error.source();
     }
-    shortened(said)
-}
-
-fn shortened(mut said: String) -> String {
-    if said.len() > LONGEST {
-        said.truncate(said.floor_char_boundary(LONGEST));
-        said.push('…');
-    }
-    said
+    shortened(said, LONGEST)
 }
 
 #[cfg(test)]

@@ -23,12 +23,16 @@ use rustls::{
 };
 
 use super::renewal::{ASK_AGAIN, Held};
+use crate::error::shortened;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long it may be, in bytes. A chain of certificates has some thousand.
 const LONGEST: usize = 1 << 20;
+
+/// No more of its words are said than somebody would read, in bytes.
+const LONGEST_WORDS: usize = 1_000;
 
 /// What problem documents call a rate limit (RFC 8555, section 6.6).
 pub(super) const RATE_LIMITED: &str = "urn:ietf:params:acme:error:rateLimited";
@@ -160,17 +164,7 @@ pub(super) fn in_words(problem: &Problem) -> String {
     for part in &problem.subproblems {
         said.push_str(&format!("; {part}"));
     }
-    shortened(said)
-}
-
-/// No more than somebody would read, of whatever an authority says.
-fn shortened(mut said: String) -> String {
-    const LONGEST: usize = 1_000;
-    if said.len() > LONGEST {
-        said.truncate(said.floor_char_boundary(LONGEST));
-        said.push('…');
-    }
-    said
+    shortened(said, LONGEST_WORDS)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::{
     client::{Later, in_words},
     renewal::Held,
 };
+use crate::error::chain;
 
 /// How often what was refused for its nonce is said again; the library has said it three times already.
 pub(super) const TRIES: usize = 20;
@@ -59,21 +60,6 @@ pub(super) fn is(problem: &Problem, kind: &str) -> bool {
 /// Whether only the nonce was wrong, so that the same may be said again (RFC 8555, section 6.5).
 pub(super) fn is_of_the_nonce(error: &Error) -> bool {
     matches!(error, Error::Api(problem) if is(problem, "badNonce"))
-}
-
-/// An error and its causes, each once.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !said.contains(&more) {
-            said.push_str(": ");
-            said.push_str(&more);
-        }
-        cause = error.source();
-    }
-    said
 }
 
 /// Says it again as long as only its nonce was wrong.

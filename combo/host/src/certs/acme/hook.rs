@@ -85,12 +85,13 @@ fn with_output(why: &str, verb: &str, name: &str, lines: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
 
-    fn hook(folder: &Path, script: &str) -> Hook {
+    /// One that is this script.
+    pub(in super::super) fn hook(folder: &Path, script: &str) -> Hook {
         let program = folder.join("hook");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("written");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("made a program");

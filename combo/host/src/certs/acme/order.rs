@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
-    future::Future,
     sync::Arc,
     time::Duration,
 };
@@ -325,23 +324,11 @@ async fn explain(order: &mut Order, otherwise: &str) -> String {
     }
 }
 
-/// That it can be run where threads take turns.
-fn _is_send(account: &Account, wish: &Wish<'_>, cancel: &Cancel) -> impl Future + Send {
-    order(account, wish, cancel)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+    use std::fs;
 
-    use super::*;
-
-    fn hook(folder: &Path, script: &str) -> Hook {
-        let program = folder.join("hook");
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("written");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("made a program");
-        Hook { program, root: folder.to_owned(), job: "certificates certs".into(), environment: Vec::new() }
-    }
+    use super::{super::hook::tests::hook, *};
 
     fn record(name: &str, value: &str) -> Proof {
         Proof::Record(Record { name: name.into(), value: value.into() })
