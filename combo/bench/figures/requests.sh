@@ -52,30 +52,39 @@ figure_events() {
 
 # A short answer, beside nginx in front of the apps that are alone: its processes and the app's together.
 figure_nginx() {
-    local combo combo_port nginx nginx_port framework round ratios=()
+    local framework ratios=()
     say 'nginx: mounted beside nginx and the apps'
     alone
+    beside_nginx_and_alone request "$NGINX_BAR"
+    for framework in "${FRAMEWORKS[@]}"; do
+        ratios+=("$(ratio "$(price "nginx-request-$framework")" "$(price "one-request-$framework")")")
+    done
+    row 'request: mean of the three, mounted / nginx and alone' '' '' "$(printf '%s\n' "${ratios[@]}" | mean)" '' "$(held_to "$NGINX_MEAN_BAR")"
+}
+
+# Samples what a short answer costs combo, and nginx with the apps that are alone behind it, both over the scheme, and
+# adds a row for each app: `$1` says what is asked for, `$2` is the bar. Stops all of them.
+beside_nginx_and_alone() {
+    local what=$1 name=${1// /-} bar=$2 combo combo_port nginx nginx_port framework round
     nginx_before_alone
     nginx=$pid nginx_port=$port
     frankenstein --workers 1 --log off
     combo=$pid combo_port=$port
     for framework in "${FRAMEWORKS[@]}"; do
-        warm "http://127.0.0.1:$nginx_port/$framework/hello/world"
-        warm "http://127.0.0.1:$combo_port/$framework/hello/world"
+        warm "$scheme://127.0.0.1:$nginx_port/$framework/hello/world"
+        warm "$scheme://127.0.0.1:$combo_port/$framework/hello/world"
     done
     for ((round = 0; round < ROUNDS; round++)); do
         for framework in "${FRAMEWORKS[@]}"; do
             # shellcheck disable=SC2046 # a word for each process
-            sample "nginx-$framework" "http://127.0.0.1:$nginx_port/$framework/hello/world" \
+            sample "nginx-$name-$framework" "$scheme://127.0.0.1:$nginx_port/$framework/hello/world" \
                 "$nginx" $(pgrep -P "$nginx") "${alone_pid[$framework]}"
-            sample "one-$framework" "http://127.0.0.1:$combo_port/$framework/hello/world" "$combo"
+            sample "one-$name-$framework" "$scheme://127.0.0.1:$combo_port/$framework/hello/world" "$combo"
         done
     done
     for framework in "${FRAMEWORKS[@]}"; do
-        compare "request: $framework, mounted / nginx and alone" "nginx-$framework" "one-$framework" "$NGINX_BAR"
-        ratios+=("$(ratio "$(price "nginx-$framework")" "$(price "one-$framework")")")
+        compare "$what: $framework, mounted / nginx and alone" "nginx-$name-$framework" "one-$name-$framework" "$bar"
     done
-    row 'request: mean of the three, mounted / nginx and alone' '' '' "$(printf '%s\n' "${ratios[@]}" | mean)" '' "$(held_to "$NGINX_MEAN_BAR")"
     stop "$combo" "$nginx" "${alone_pid[@]}"
 }
 

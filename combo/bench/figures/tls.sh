@@ -79,32 +79,12 @@ microseconds() { cut -d' ' -f3 "$work/$1.samples" | median; }
 
 # A short answer over TLS, beside nginx with TLS in front of the app that is alone and in clear text.
 figure_sealed() {
-    local scheme=http combo combo_port nginx nginx_port framework round
+    local scheme=http
     say 'sealed: mounted beside nginx with TLS and the apps'
     make_certificate
     alone
     scheme=https
-    nginx_before_alone
-    nginx=$pid nginx_port=$port
-    frankenstein --workers 1 --log off
-    combo=$pid combo_port=$port
-    for framework in "${FRAMEWORKS[@]}"; do
-        warm "https://127.0.0.1:$nginx_port/$framework/hello/world"
-        warm "https://127.0.0.1:$combo_port/$framework/hello/world"
-    done
-    for ((round = 0; round < ROUNDS; round++)); do
-        for framework in "${FRAMEWORKS[@]}"; do
-            # shellcheck disable=SC2046 # a word for each process
-            sample "nginx-tls-$framework" "https://127.0.0.1:$nginx_port/$framework/hello/world" \
-                "$nginx" $(pgrep -P "$nginx") "${alone_pid[$framework]}"
-            sample "one-tls-$framework" "https://127.0.0.1:$combo_port/$framework/hello/world" "$combo"
-        done
-    done
-    for framework in "${FRAMEWORKS[@]}"; do
-        compare "request over TLS: $framework, mounted / nginx and alone" "nginx-tls-$framework" "one-tls-$framework" \
-            "$SEALED_NGINX_BAR"
-    done
-    stop "$combo" "$nginx" "${alone_pid[@]}"
+    beside_nginx_and_alone 'request over TLS' "$SEALED_NGINX_BAR"
 }
 
 # Makes `certificate.pem` and `key.pem`, which whoever wants to may trust.
