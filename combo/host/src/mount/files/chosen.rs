@@ -61,17 +61,14 @@ impl Inquiry {
 impl Shelf {
     /// The best representation of the file at a path, or what is there instead.
     ///
-    /// A file that is kept is looked up by one call within a second after its path was resolved: it is the same as
-    /// long as its stamp is.
+    /// A file that is kept is believed within a second after its path was resolved, as long as nothing happened to it.
     ///
     /// # Errors
     ///
     /// When the world refuses; [`WouldBlock`](io::ErrorKind::WouldBlock) if it has to be asked at any speed.
     pub(super) fn find(&self, path: &str, inquiry: Inquiry) -> io::Result<Result<Choice, Found<'_>>> {
         let recalled = self.memory.recall(path).filter(|kept| {
-            kept.at == 0
-                && kept.resolved.load(Relaxed) == inquiry.second()
-                && self.root.glance(path) == Some(kept.stamp)
+            kept.at == 0 && kept.resolved.load(Relaxed) == inquiry.second() && self.root.still_has(path, kept)
         });
         if let Some(kept) = recalled
             && let Some(chosen) = self.choose(Spot { path, at: 0, stamp: kept.stamp }, Some(kept), inquiry)?
@@ -88,6 +85,9 @@ impl Shelf {
             // On other file systems than local ones even a glance may take long.
             if let Some(kept) = kept.as_ref().filter(|_| inquiry.speed == Speed::Cached) {
                 kept.resolved.store(inquiry.second(), Relaxed);
+                if at == 0 {
+                    self.root.watch(path, kept);
+                }
             }
             if let Some(chosen) = self.choose(Spot { path, at, stamp }, kept, inquiry)? {
                 return Ok(Ok(chosen));

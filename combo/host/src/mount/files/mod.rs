@@ -31,6 +31,7 @@ mod said;
 #[cfg(test)]
 mod tests;
 mod trips;
+mod watched;
 
 use std::{
     io,

@@ -31,6 +31,7 @@ use super::{
     memory::Kept,
     opened::{Opened, Speed, Stamp},
     said::Layer,
+    watched::Watched,
 };
 use crate::local::KINDS;
 
@@ -43,6 +44,9 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY
 /// Links followed in one path, as the kernel has it.
 const LINKS: usize = 40;
 
+/// In [`Kept::watched`]: it is looked at.
+const NEVER: u64 = u64::MAX;
+
 /// Folders opened at start, searched in order: an earlier one lies over the later ones.
 ///
 /// What is served is what was opened: a folder renamed away later is still the one served.
@@ -51,6 +55,7 @@ pub(crate) struct Root {
     places: Vec<Place>,
     resolver: Resolver,
     local: Local,
+    watched: Option<Watched>,
 }
 
 #[derive(Debug)]
@@ -132,13 +137,25 @@ impl Root {
             };
             local.learn(folder, &measure(folder, Speed::Any)?);
         }
-        Ok(Self { places, resolver, local })
+        let watched = if matches!(places[0], Place::Disk(_)) { Watched::new() } else { None };
+        Ok(Self { places, resolver, local, watched })
     }
 
     /// The same folders, resolved by `resolver`.
     #[cfg(test)]
     pub(super) fn resolved_by(self, resolver: Resolver) -> Self {
         Self { resolver, ..self }
+    }
+
+    /// The same folders, with a watch for them alone or none.
+    #[cfg(test)]
+    pub(super) fn watched_by(self, watched: Option<Watched>) -> Self {
+        Self { watched, ..self }
+    }
+
+    #[cfg(test)]
+    pub(super) fn watched(&self) -> Option<&Watched> {
+        self.watched.as_ref()
     }
 
     /// What is at `path`, which is relative and decoded.
@@ -172,11 +189,46 @@ impl Root {
         Ok(Found::Nothing)
     }
 
-    /// What is at `path` in the first folder, wherever it leads: to see whether it is a file that was found there a moment
-    /// ago, for which a third of the calls is enough.
-    pub(super) fn glance(&self, path: &str) -> Option<Stamp> {
+    /// Whether `path` still leads to what is kept of it, in the first folder: one cheap call while nothing has happened
+    /// in the folders on the way, where these can be watched; else a look at the file.
+    ///
+    /// Only for what was found there within the last second, on a file system that waits for nobody.
+    pub(super) fn still_has(&self, path: &str, kept: &Kept) -> bool {
+        if let Some(watched) = &self.watched
+            && kept.watched.load(Relaxed) != NEVER
+            && let Some(turn) = watched.turn()
+        {
+            if kept.watched.load(Relaxed) == turn {
+                return true;
+            }
+            if watched.knows(path) && self.is_itself(path, kept) {
+                kept.watched.store(turn, Relaxed);
+                return true;
+            }
+            kept.watched.store(NEVER, Relaxed);
+        }
+        self.glance(path, AtFlags::empty()) == Some(kept.stamp)
+    }
+
+    /// Has the folders on the way to what was just found in the first folder and is kept watched from now on.
+    pub(super) fn watch(&self, path: &str, kept: &Kept) {
+        let (Some(watched), Some(Place::Disk(folder))) = (&self.watched, self.places.first()) else { return };
+        let Some(turn) = watched.turn() else { return };
+        if kept.watched.load(Relaxed) != turn {
+            let can = watched.follow(folder.as_fd(), path) && self.is_itself(path, kept);
+            kept.watched.store(if can { turn } else { NEVER }, Relaxed);
+        }
+    }
+
+    /// Whether just this file is at `path`, and no link to it.
+    fn is_itself(&self, path: &str, kept: &Kept) -> bool {
+        self.glance(path, AtFlags::SYMLINK_NOFOLLOW) == Some(kept.stamp)
+    }
+
+    /// What is at `path` in the first folder, wherever the folders on the way lead.
+    fn glance(&self, path: &str, follow: AtFlags) -> Option<Stamp> {
         let Some(Place::Disk(folder)) = self.places.first() else { return None };
-        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | follow;
         let stat = statx(folder, path, flags, StatxFlags::BASIC_STATS).ok()?;
         Some(Stamp::of(&stat))
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use super::*;
+use super::{watched::Watched, *};
 
 #[tokio::test]
 async fn what_is_kept_is_served_without_the_pool() {
@@ -65,6 +65,77 @@ async fn a_rewritten_file_is_served_new_at_once() {
             let part = [("range", "bytes=0-9"), ("if-range", &**tags.last().unwrap())];
             assert_eq!(send(&files, "GET", "/a.txt", &part).await.status, 200, "{version} by {way}");
             tags.push(tag);
+        }
+    }
+}
+
+/// Files whose folders are watched, or cannot be, of no other mount.
+fn watched(site: &Site, watched: Option<Watched>) -> Served {
+    let root = Root::open([Layer::Folder(site.site.path().to_path_buf())]).unwrap();
+    Served::of(root.watched_by(watched), Files::folder("site")).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_watched_is_believed_until_something_happens_on_the_way() {
+    const FILE: &str = "deep/er/a.txt";
+    let others = |site: &Site| site.outside("others");
+    let rename = |site: &Site| site.replace(FILE, "new");
+    let in_place = |site: &Site| fs::write(site.path(FILE), "new").unwrap();
+    let linked = |site: &Site| {
+        fs::write(site.path("b.txt"), "new").unwrap();
+        fs::remove_file(site.path(FILE)).unwrap();
+        symlink("../../b.txt", site.path(FILE)).unwrap();
+    };
+    let exchanged = |site: &Site| {
+        fs::rename(site.path("deep"), others(site)).unwrap();
+        fs::create_dir_all(site.path("deep/er")).unwrap();
+        fs::write(site.path(FILE), "new").unwrap();
+    };
+    let led_elsewhere = |site: &Site| {
+        fs::create_dir(site.path("next")).unwrap();
+        fs::write(site.path("next/a.txt"), "new").unwrap();
+        fs::rename(site.path("deep/er"), others(site)).unwrap();
+        symlink("../next", site.path("deep/er")).unwrap();
+    };
+    let ways: [(&str, &dyn Fn(&Site)); 5] = [
+        ("rename", &rename),
+        ("in place", &in_place),
+        ("a link in its place", &linked),
+        ("another folder", &exchanged),
+        ("a link in the place of a folder", &led_elsewhere),
+    ];
+    for (way, change) in ways {
+        let site = Site::new().aged(FILE, "old", 9);
+        let files = watched(&site, Some(Watched::alone()));
+        keep(&files, FILE, None).await;
+        // Once in a second it is looked for whatever is said of it.
+        let kept = loop {
+            assert_eq!(get(&files, "/deep/er/a.txt").await.body, "old");
+            let kept = files.site.shelf.memory.recall(FILE).unwrap();
+            let turn = files.site.shelf.root.watched().unwrap().turn();
+            if Some(kept.watched.load(Ordering::Relaxed)) == turn {
+                break kept;
+            }
+        };
+        change(&site);
+        assert_eq!(get(&files, "/deep/er/a.txt").await.body, "new", "{way}");
+        let turn = files.site.shelf.root.watched().unwrap().turn();
+        assert!(turn.is_some() && Some(kept.watched.load(Ordering::Relaxed)) != turn, "{way}");
+        fs::remove_file(site.path(FILE)).unwrap();
+        assert_eq!(get(&files, "/deep/er/a.txt").await.status, 404, "{way}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_watched_is_looked_at() {
+    let site = Site::new().aged("there/a.txt", "old", 9).link("there", "link");
+    for (watch, path) in [(None, "there/a.txt"), (Some(Watched::alone()), "link/a.txt")] {
+        let files = watched(&site, watch);
+        fs::write(site.path("there/a.txt"), "old").unwrap();
+        keep(&files, path, None).await;
+        for contents in ["new", "newer", "newest"] {
+            fs::write(site.path("there/a.txt"), contents).unwrap();
+            assert_eq!(get(&files, &format!("/{path}")).await.body, contents, "{path}");
         }
     }
 }
