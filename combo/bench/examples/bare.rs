@@ -51,12 +51,12 @@ impl Prepared {
         let not_modified = HeaderMap::from_iter([
             (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             (ETAG, TAG),
-            (LAST_MODIFIED, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT")),
             (VARY, HeaderValue::from_static("accept-encoding")),
-            (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         ]);
         let mut whole = not_modified.clone();
         whole.extend([
+            (LAST_MODIFIED, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT")),
+            (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             (CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
             (CONTENT_LENGTH, contents.len().into()),
             (ACCEPT_RANGES, HeaderValue::from_static("bytes")),

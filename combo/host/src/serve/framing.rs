@@ -106,8 +106,9 @@ impl<'a> Lengths<'a> {
 
 /// Digits and nothing else (RFC 9110, section 8.6).
 fn number(said: &HeaderValue) -> Option<u64> {
-    let digits = said.to_str().ok().filter(|said| said.bytes().all(|byte| byte.is_ascii_digit()))?;
-    digits.parse().ok()
+    let digit = |byte: u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let (first, rest) = said.as_bytes().split_first()?;
+    rest.iter().try_fold(digit(*first)?, |number, byte| number.checked_mul(10)?.checked_add(digit(*byte)?))
 }
 
 #[cfg(test)]

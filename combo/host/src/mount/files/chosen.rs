@@ -13,7 +13,6 @@ use super::{
     accept::{Coding, Codings},
     caching::Rules,
     coded::coded,
-    dates,
     embedded::Asset,
     loaded::{Loaded, Spot},
     media,
@@ -49,12 +48,14 @@ pub(super) struct Inquiry {
     pub(super) speed: Speed,
     /// The moment of the answer, before anything was read for it.
     pub(super) now: SystemTime,
+    /// The second of it.
+    pub(super) second: Option<u64>,
 }
 
 impl Inquiry {
-    /// Of the wall clock; none before 1970.
+    /// The second that something is believed in.
     fn second(self) -> u64 {
-        dates::seconds(self.now).unwrap_or(0)
+        self.second.unwrap_or(0)
     }
 }
 

@@ -3,8 +3,6 @@
 //! For `GET` and `HEAD` alone, in the order of RFC 9110, 13.2.2. A date in the future is not said to
 //! anyone (8.8.2.1), so nobody's condition is measured by it.
 
-use std::time::SystemTime;
-
 use http::HeaderValue;
 use http::header::{
     ACCEPT_ENCODING, HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
@@ -18,8 +16,8 @@ use super::dates;
 pub(super) struct Validators<'a> {
     /// As it would be sent.
     pub(super) tag: Option<&'a HeaderValue>,
-    /// Whole seconds of it count.
-    pub(super) modified: Option<SystemTime>,
+    /// The second of it, since 1970.
+    pub(super) modified: Option<u64>,
 }
 
 /// What becomes of the request.
@@ -103,7 +101,7 @@ impl<'a> Wants<'a> {
 }
 
 /// Whether the conditions of a request hold. `If-Range` is none of them: see [`range_holds`].
-pub(super) fn judge(wants: &Wants<'_>, current: &Validators<'_>, now: SystemTime) -> Verdict {
+pub(super) fn judge(wants: &Wants<'_>, current: &Validators<'_>, now: Option<u64>) -> Verdict {
     if !wants.if_match.is_none() {
         if !names(wants, &IF_MATCH, wants.if_match, current.tag, is_same) {
             return Verdict::Failed;
@@ -127,7 +125,7 @@ pub(super) fn judge(wants: &Wants<'_>, current: &Validators<'_>, now: SystemTime
 
 /// Whether the file is still the one that the client has a part of, so that `Range` counts (RFC 9110,
 /// 13.1.5). It is where nothing is said.
-pub(super) fn range_holds(wants: &Wants<'_>, current: &Validators<'_>, now: SystemTime) -> bool {
+pub(super) fn range_holds(wants: &Wants<'_>, current: &Validators<'_>, now: Option<u64>) -> bool {
     let condition = match wants.if_range {
         Lines::None => return true,
         Lines::Several => return false,
@@ -142,14 +140,13 @@ pub(super) fn range_holds(wants: &Wants<'_>, current: &Validators<'_>, now: Syst
 }
 
 /// Whether this second is over. Within it a file may change again (RFC 9110, 8.8.2.2), so its date says nothing yet.
-pub(super) fn is_over(second: u64, now: SystemTime) -> bool {
-    dates::seconds(now).is_some_and(|now| now > second)
+pub(super) fn is_over(second: u64, now: Option<u64>) -> bool {
+    now.is_some_and(|now| now > second)
 }
 
 impl Validators<'_> {
-    fn modified(&self, now: SystemTime) -> Option<u64> {
-        let modified = dates::seconds(self.modified?)?;
-        (modified <= dates::seconds(now)?).then_some(modified)
+    fn modified(&self, now: Option<u64>) -> Option<u64> {
+        self.modified.filter(|modified| now.is_some_and(|now| *modified <= now))
     }
 }
 
@@ -222,7 +219,7 @@ fn skip(bytes: &[u8], is_skipped: fn(u8) -> bool) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     use super::*;
 
@@ -247,8 +244,8 @@ mod tests {
     #[track_caller]
     fn judged(said: &[(&str, &str)], tag: &str, modified: Option<SystemTime>) -> Verdict {
         let tag = (!tag.is_empty()).then(|| HeaderValue::from_str(tag).unwrap());
-        let current = Validators { tag: tag.as_ref(), modified };
-        judge(&Wants::of(&headers(said)), &current, then() + Duration::from_secs(60))
+        let current = Validators { tag: tag.as_ref(), modified: modified.and_then(dates::seconds) };
+        judge(&Wants::of(&headers(said)), &current, dates::seconds(then() + Duration::from_secs(60)))
     }
 
     /// One name, several lines.
@@ -385,8 +382,8 @@ mod tests {
         for (milliseconds, expected) in
             [(0, Verdict::Proceed), (100, Verdict::Proceed), (1_000, Verdict::NotModified)]
         {
-            let current = Validators { tag: None, modified: Some(then()) };
-            let now = then() + Duration::from_millis(milliseconds);
+            let current = Validators { tag: None, modified: dates::seconds(then()) };
+            let now = dates::seconds(then() + Duration::from_millis(milliseconds));
             let verdict = judge(&Wants::of(&headers(&[("if-modified-since", THEN)])), &current, now);
             assert_eq!(verdict, expected, "{milliseconds} ms later");
         }
@@ -430,11 +427,11 @@ mod tests {
         #[track_caller]
         fn check(said: &[&str], tag: &str, later: u64, expected: bool) {
             let tag = (!tag.is_empty()).then(|| HeaderValue::from_str(tag).unwrap());
-            let current = Validators { tag: tag.as_ref(), modified: Some(then()) };
+            let current = Validators { tag: tag.as_ref(), modified: dates::seconds(then()) };
             let holds = range_holds(
                 &Wants::of(&headers(&lines("if-range", said))),
                 &current,
-                then() + Duration::from_secs(later),
+                dates::seconds(then() + Duration::from_secs(later)),
             );
             assert_eq!(holds, expected, "{said:?} {tag:?}, {later} s later");
         }
@@ -471,8 +468,10 @@ mod tests {
     #[test]
     fn the_date_of_a_part_is_one_that_was_said() {
         let headers = headers(&[("if-range", THEN)]);
-        let holds =
-            |modified, now| range_holds(&Wants::of(&headers), &Validators { tag: None, modified }, now);
+        let holds = |modified: Option<SystemTime>, now| {
+            let current = Validators { tag: None, modified: modified.and_then(dates::seconds) };
+            range_holds(&Wants::of(&headers), &current, dates::seconds(now))
+        };
         assert!(holds(Some(then()), then() + Duration::from_secs(1)));
         assert!(!holds(None, then() + Duration::from_secs(60)));
         // From the future.

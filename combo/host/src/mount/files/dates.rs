@@ -15,6 +15,11 @@ pub(super) fn seconds(time: SystemTime) -> Option<u64> {
     (seconds < END).then_some(seconds)
 }
 
+/// The same of a file's time.
+pub(super) fn second(since: i64) -> Option<u64> {
+    u64::try_from(since).ok().filter(|seconds| *seconds < END)
+}
+
 /// As `Last-Modified` has it (RFC 9110, 5.6.7).
 pub(super) fn written(time: SystemTime) -> Option<String> {
     // `httpdate` panics at what it cannot say.

@@ -82,7 +82,7 @@ impl Loaded {
             len: stamp.len,
             length: stamp.len.into(),
             tag: timed(&stamp, now),
-            modified: stamp.modified(),
+            modified: stamp.second(),
             dated: stamp.modified().and_then(date),
             contents: Contents::Disk(opened),
             coding,

@@ -44,7 +44,7 @@ use std::{
 
 use combo_core::BoxError;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{
         ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, VARY,
         X_CONTENT_TYPE_OPTIONS,
@@ -71,7 +71,7 @@ pub use self::{
     said::Files,
 };
 use super::{
-    Answered, Answering, App, Arrival, Builder, Recipe, X_FORWARDED_PREFIX,
+    Answering, App, Arrival, Builder, Recipe, X_FORWARDED_PREFIX,
     own_threads::{Asked, SendApp, SendBody},
 };
 use crate::serve::body::{RequestBody, ResponseBody};
@@ -126,26 +126,32 @@ impl Served {
         Ok(Self { site: Arc::new(Site { shelf, said }), trips: Trips::default() })
     }
 
-    /// The answer, if it takes no longer than a worker may take; else it is to be asked again on the pool.
-    fn at_once(&self, request: &Parts) -> Option<io::Result<Response<FilesBody>>> {
-        match self.site.answer(request, Speed::Cached) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            answered => Some(answered),
-        }
-    }
-
-    async fn in_time(self, request: Box<Parts>) -> io::Result<Response<FilesBody>> {
+    async fn in_time(self, head: Box<Parts>) -> io::Result<Response<FilesBody>> {
         let Self { site, trips } = self;
-        trips.take(move || site.answer(&request, Speed::Any)).await
+        trips.take(move || site.answer(Question::of(&head), Speed::Any)).await
     }
 
-    async fn ask(self, request: Parts) -> io::Result<Response<Sending>> {
+    async fn ask(self, head: Parts) -> io::Result<Response<Sending>> {
         let trips = self.trips.clone();
-        let answered = match self.at_once(&request) {
-            Some(answered) => answered,
-            None => self.in_time(Box::new(request)).await,
+        let answered = match self.site.answer(Question::of(&head), Speed::Cached) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.in_time(Box::new(head)).await,
+            answered => answered,
         };
         Ok(answered?.map(|body| body.read_by(trips)))
+    }
+}
+
+/// What of a request is looked at.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+}
+
+impl<'a> Question<'a> {
+    fn of(head: &'a Parts) -> Self {
+        Self { method: &head.method, uri: &head.uri, headers: &head.headers }
     }
 }
 
@@ -168,17 +174,19 @@ impl App for Served {
         cx: &mut Context<'_>,
     ) -> Answering {
         arrival.strip_alone(&mut request);
-        let request = request.into_parts().0;
-        match self.at_once(&request) {
-            Some(answered) => Answering::Now(sent(answered, &self.trips)),
-            None => {
-                let (served, request) = (self.clone(), Box::new(request));
+        let asked = Question { method: request.method(), uri: request.uri(), headers: request.headers() };
+        match self.site.answer(asked, Speed::Cached) {
+            Ok(response) => Answering::Now(Ok(sent(response, &self.trips))),
+            // It is asked again on the pool.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let (served, head) = (self.clone(), Box::new(request.into_parts().0));
                 let later = async move {
                     let trips = served.trips.clone();
-                    sent(served.in_time(request).await, &trips)
+                    Ok(sent(served.in_time(head).await?, &trips))
                 };
                 Answering::boxed(Box::pin(later), cx)
             }
+            Err(error) => Answering::Now(Err(error.into())),
         }
     }
 }
@@ -191,11 +199,11 @@ impl SendApp for Served {
     }
 }
 
-fn sent(answered: io::Result<Response<FilesBody>>, trips: &Trips) -> Answered {
-    Ok(answered?.map(|body| match body.into_whole() {
+fn sent(response: Response<FilesBody>, trips: &Trips) -> Response<ResponseBody> {
+    response.map(|body| match body.into_whole() {
         Ok(whole) => ResponseBody::whole(whole),
         Err(body) => ResponseBody::paced(body.read_by(trips.clone())),
-    }))
+    })
 }
 
 /// What is behind the path of a request.
@@ -212,9 +220,11 @@ enum Behind {
 }
 
 impl Site {
-    fn answer(&self, request: &Parts, speed: Speed) -> io::Result<Response<FilesBody>> {
-        let mut response = match request.method {
-            Method::GET | Method::HEAD => self.get(request, speed)?,
+    /// The answer; [`WouldBlock`](io::ErrorKind::WouldBlock) if it takes longer than this.
+    fn answer(&self, asked: Question<'_>, speed: Speed) -> io::Result<Response<FilesBody>> {
+        let mut response = match *asked.method {
+            Method::GET => return self.get(asked, speed),
+            Method::HEAD => self.get(asked, speed)?,
             Method::OPTIONS => {
                 let mut response = Response::new(FilesBody::empty());
                 *response.status_mut() = StatusCode::NO_CONTENT;
@@ -228,21 +238,22 @@ impl Site {
                 response
             }
         };
-        if request.method == Method::HEAD {
+        if *asked.method == Method::HEAD {
             *response.body_mut() = FilesBody::empty();
         }
         Ok(response)
     }
 
-    fn get(&self, request: &Parts, speed: Speed) -> io::Result<Response<FilesBody>> {
+    fn get(&self, asked: Question<'_>, speed: Speed) -> io::Result<Response<FilesBody>> {
+        let Question { method, uri, headers } = asked;
         let now = SystemTime::now();
-        let place = path::place(request.uri.path());
-        let wants = Wants::of(&request.headers);
-        let codings =
-            if wants.codings.is_none() { Codings::default() } else { Codings::of(&request.headers) };
-        let inquiry = Inquiry { codings, speed, now };
-        let render = |choice| render::render(&request.method, &wants, choice, now);
-        Ok(match self.behind(place, &request.headers, inquiry)? {
+        let place = path::place(uri.path());
+        let wants = Wants::of(headers);
+        let codings = if wants.codings.is_none() { Codings::default() } else { Codings::of(headers) };
+        let second = dates::seconds(now);
+        let inquiry = Inquiry { codings, speed, now, second };
+        let render = |choice| render::render(method, &wants, choice, second);
+        Ok(match self.behind(place, headers, inquiry)? {
             Behind::File(choice) => render(choice),
             Behind::Page(StatusCode::OK, choice) => {
                 let mut response = render(choice);
@@ -254,9 +265,9 @@ impl Site {
                 let mut chosen = choice.chosen();
                 // What is said of the page itself is not said of what is not there.
                 chosen.caching = HeaderValue::from_static("no-cache");
-                render::whole(status, chosen, now)
+                render::whole(status, chosen, second)
             }
-            Behind::Folder(path) => match self.listed(&path, request, speed) {
+            Behind::Folder(path) => match self.listed(&path, asked, speed) {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     refuse(StatusCode::FORBIDDEN)
                 }
@@ -273,8 +284,7 @@ impl Site {
             },
             Behind::Elsewhere => {
                 let mut response = refuse(StatusCode::TEMPORARY_REDIRECT);
-                let location =
-                    path::with_slash(prefix(&request.headers), request.uri.path(), request.uri.query());
+                let location = path::with_slash(prefix(headers), uri.path(), uri.query());
                 let location =
                     HeaderValue::try_from(location).expect("what was percent-encoded is visible ASCII");
                 let _ = response.headers_mut().insert(LOCATION, location);
@@ -361,15 +371,15 @@ impl Site {
     }
 
     /// The list of what is in a folder, as a page or as JSON; nothing if it is gone by now.
-    fn listed(&self, path: &str, request: &Parts, speed: Speed) -> io::Result<Option<Chosen>> {
+    fn listed(&self, path: &str, asked: Question<'_>, speed: Speed) -> io::Result<Option<Chosen>> {
         if speed == Speed::Cached {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let Some(listing) = self.shelf.root.list(path)? else { return Ok(None) };
-        let (list, media) = if accept::wants_json(&request.headers) {
+        let (list, media) = if accept::wants_json(asked.headers) {
             (listing.json(), "application/json")
         } else {
-            let public = path::with_slash(prefix(&request.headers), request.uri.path(), None);
+            let public = path::with_slash(prefix(asked.headers), asked.uri.path(), None);
             (listing.html(&public, path.is_empty()), "text/html; charset=utf-8")
         };
         let list = match self.shelf.memory.hold(list.into_bytes()) {

@@ -20,7 +20,7 @@ use rustix::{
     io::{Errno, ReadWriteFlags, pread, preadv2},
 };
 
-use super::trips::Trips;
+use super::{dates, trips::Trips};
 
 /// Bytes read at once, and all that a slow reader of a large file holds of it where nothing stands between: in layers
 /// and on threads of its own, a few of them.
@@ -70,6 +70,11 @@ impl Stamp {
     /// When it was last changed, unless that was before 1970.
     pub(super) fn modified(&self) -> Option<SystemTime> {
         instant(self.modified)
+    }
+
+    /// The second of that, if it can be said as a date.
+    pub(super) fn second(&self) -> Option<u64> {
+        dates::second(self.modified.0)
     }
 
     /// Whether whatever changes it from now on changes the stamp. A job may write twice within a tick.

@@ -1,10 +1,7 @@
 //! A representation and what a request asks of it -> the response: preconditions, then ranges (RFC 9110, 13.2.2). No
 //! file is read here.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::SystemTime,
-};
+use std::hash::{BuildHasher, RandomState};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
@@ -17,7 +14,6 @@ use http::{
 use super::{
     FilesBody, NOSNIFF,
     conditions::{Lines, Validators, Verdict, Wants, is_over, judge, range_holds},
-    dates,
     memory::Kept,
     parts::Envelope,
     range::{Asked, Part, asked},
@@ -32,7 +28,7 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    fn of(kept: &Kept, now: SystemTime) -> Self {
+    fn of(kept: &Kept, now: Option<u64>) -> Self {
         // Copies, for they take no more room than they need.
         let whole = whole(StatusCode::OK, kept.chosen(), now).headers().clone();
         let not_modified = bare(StatusCode::NOT_MODIFIED, kept.chosen(), now).headers().clone();
@@ -45,7 +41,7 @@ pub(super) fn render(
     method: &Method,
     wants: &Wants<'_>,
     choice: Choice,
-    now: SystemTime,
+    now: Option<u64>,
 ) -> Response<FilesBody> {
     let prepared = match &choice {
         Choice::Kept(kept) => prepared(wants, kept, now),
@@ -54,9 +50,9 @@ pub(super) fn render(
     prepared.unwrap_or_else(|| rendered(method, wants, choice.chosen(), now))
 }
 
-fn prepared(wants: &Wants<'_>, kept: &Kept, now: SystemTime) -> Option<Response<FilesBody>> {
-    let modified = kept.stamp.modified();
-    let is_dated = modified.and_then(dates::seconds).is_none_or(|modified| is_over(modified, now));
+fn prepared(wants: &Wants<'_>, kept: &Kept, now: Option<u64>) -> Option<Response<FilesBody>> {
+    let modified = kept.stamp.second();
+    let is_dated = modified.is_none_or(|modified| is_over(modified, now));
     if !is_dated || !wants.range.is_none() {
         return None;
     }
@@ -73,7 +69,7 @@ fn prepared(wants: &Wants<'_>, kept: &Kept, now: SystemTime) -> Option<Response<
     Some(response)
 }
 
-fn rendered(method: &Method, wants: &Wants<'_>, chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
+fn rendered(method: &Method, wants: &Wants<'_>, chosen: Chosen, now: Option<u64>) -> Response<FilesBody> {
     let current = Validators { tag: chosen.tag.as_ref(), modified: chosen.modified };
     // A date that several representations have is a weak one (RFC 9110, 8.8.1).
     let strong = Validators { modified: current.modified.filter(|_| chosen.is_sole), ..current };
@@ -109,7 +105,7 @@ fn rendered(method: &Method, wants: &Wants<'_>, chosen: Chosen, now: SystemTime)
 
 /// All of it, with a status, whatever was asked. Where it stands for what is not there, nobody can ask whether it has
 /// changed (RFC 9110, 13.2.1), so that is not offered.
-pub(super) fn whole(status: StatusCode, mut chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
+pub(super) fn whole(status: StatusCode, mut chosen: Chosen, now: Option<u64>) -> Response<FilesBody> {
     if status != StatusCode::OK {
         (chosen.tag, chosen.dated) = (None, None);
     }
@@ -124,7 +120,7 @@ pub(super) fn whole(status: StatusCode, mut chosen: Chosen, now: SystemTime) -> 
     response
 }
 
-fn one(chosen: Chosen, part: Part, now: SystemTime) -> Response<FilesBody> {
+fn one(chosen: Chosen, part: Part, now: Option<u64>) -> Response<FilesBody> {
     let (media, len) = (chosen.media.clone(), chosen.len);
     let (mut response, contents) = with_head(StatusCode::PARTIAL_CONTENT, chosen, now);
     set(&mut response, CONTENT_TYPE, media);
@@ -135,7 +131,7 @@ fn one(chosen: Chosen, part: Part, now: SystemTime) -> Response<FilesBody> {
     response
 }
 
-fn several(chosen: Chosen, parts: &[Part], now: SystemTime) -> Response<FilesBody> {
+fn several(chosen: Chosen, parts: &[Part], now: Option<u64>) -> Response<FilesBody> {
     let envelope = Envelope::new(boundary(), chosen.media.clone(), chosen.len);
     if envelope.length(parts) >= chosen.len {
         return whole(StatusCode::OK, chosen, now);
@@ -153,7 +149,7 @@ fn several(chosen: Chosen, parts: &[Part], now: SystemTime) -> Response<FilesBod
 }
 
 /// What is said of a representation without sending any of it.
-fn bare(status: StatusCode, mut chosen: Chosen, now: SystemTime) -> Response<FilesBody> {
+fn bare(status: StatusCode, mut chosen: Chosen, now: Option<u64>) -> Response<FilesBody> {
     if status != StatusCode::NOT_MODIFIED {
         // How long the file may be kept is not how long that there was a mistake.
         chosen.caching = HeaderValue::from_static("no-cache");
@@ -162,25 +158,31 @@ fn bare(status: StatusCode, mut chosen: Chosen, now: SystemTime) -> Response<Fil
 }
 
 /// What is said of a representation, whatever is sent of it.
-fn with_head(status: StatusCode, chosen: Chosen, now: SystemTime) -> (Response<FilesBody>, Contents) {
+fn with_head(status: StatusCode, chosen: Chosen, now: Option<u64>) -> (Response<FilesBody>, Contents) {
     let Chosen { contents, tag, modified, dated, coding, vary, caching, .. } = chosen;
     let mut response = Response::new(FilesBody::empty());
     *response.status_mut() = status;
     *response.headers_mut() = HeaderMap::with_capacity(12);
-    set(&mut response, X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    // Who has it is told what makes it known again, and nothing that it has (RFC 9110, 15.4.5): there is a tag for
+    // whatever there is a date for.
+    let known = status == StatusCode::NOT_MODIFIED;
     set(&mut response, CACHE_CONTROL, caching);
     if let Some(tag) = tag {
         set(&mut response, ETAG, tag);
     }
+    if !known {
+        set(&mut response, X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    }
     // RFC 9110, 8.8.2.1: never later than now; nor of now, for whoever asks by it would not see the next change. The
     // entity tag stays as it is.
     if let Some(dated) = dated
-        && modified.and_then(dates::seconds).is_some_and(|modified| is_over(modified, now))
+        && !known
+        && modified.is_some_and(|modified| is_over(modified, now))
     {
         set(&mut response, LAST_MODIFIED, dated);
     }
     if let Some(coding) = coding
-        && status != StatusCode::NOT_MODIFIED
+        && !known
         && status != StatusCode::RANGE_NOT_SATISFIABLE
         && status != StatusCode::PRECONDITION_FAILED
     {

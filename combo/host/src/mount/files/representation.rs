@@ -32,7 +32,8 @@ pub(super) struct Chosen {
     /// `Content-Length` of all of it.
     pub(super) length: HeaderValue,
     pub(super) tag: Option<HeaderValue>,
-    pub(super) modified: Option<SystemTime>,
+    /// The second of its last change.
+    pub(super) modified: Option<u64>,
     /// The same as it is sent.
     pub(super) dated: Option<HeaderValue>,
     pub(super) media: HeaderValue,
@@ -142,7 +143,7 @@ impl Kept {
             len: self.contents.len() as u64,
             length: self.length.clone(),
             tag: Some(self.tag.clone()),
-            modified: self.stamp.modified(),
+            modified: self.stamp.second(),
             dated: self.dated.clone(),
             media: self.facts.media.clone(),
             coding: self.coding,

@@ -123,7 +123,13 @@ async fn it_is_made_once_and_kept() {
         let first = get_in(&files, "/a.css", name).await;
         // The same bytes, and not the like: nothing was made again. Nor does it take a trip to the pool.
         let request = Request::get("/a.css").header("accept-encoding", name).body(()).unwrap().into_parts().0;
-        let again = files.at_once(&request).expect("kept").unwrap().into_body().into_whole().unwrap();
+        let again = files
+            .site
+            .answer(Question::of(&request), Speed::Cached)
+            .unwrap()
+            .into_body()
+            .into_whole()
+            .unwrap();
         let (one, other) = (first.bytes.as_ptr(), again.as_ptr());
         assert_eq!(first.bytes, again);
         assert_eq!(one, other);

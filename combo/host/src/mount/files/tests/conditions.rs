@@ -16,8 +16,8 @@ async fn preconditions_are_kept() {
             let answered = send(&files, method, "/a.txt", headers).await;
             assert_eq!(answered.status, status, "{headers:?}: {answered:?}");
             if status == 304 {
-                assert_eq!((answered.header(ETAG), answered.header(LAST_MODIFIED)), (&*tag, &*date));
-                assert!(!answered.headers.contains_key(CONTENT_TYPE));
+                assert_eq!((answered.header(ETAG), answered.header(CACHE_CONTROL)), (&*tag, "no-cache"));
+                assert_eq!(answered.headers.len(), if answered.headers.contains_key(VARY) { 3 } else { 2 });
             }
             if status != 200 {
                 assert_eq!(answered.body, "");
@@ -118,7 +118,7 @@ async fn dates_are_never_in_the_future() {
             let tag = answered.header(ETAG);
             let same = send(&files, "GET", "/a.txt", &[("if-none-match", tag)]).await;
             assert_eq!(same.status, if tagged { 304 } else { 200 }, "{modified:?}");
-            assert_eq!(same.headers.contains_key(LAST_MODIFIED), dated, "{modified:?}");
+            assert_eq!(same.headers.contains_key(LAST_MODIFIED), dated && !tagged, "{modified:?}");
             // A weak one is no promise about parts.
             let part = send(&files, "GET", "/a.txt", &[("range", "bytes=0-1"), ("if-range", tag)]).await;
             assert_eq!(part.status, if tag.starts_with('"') { 206 } else { 200 }, "{modified:?}");
@@ -140,8 +140,9 @@ fn a_date_is_said_when_its_second_is_over() {
     let headers = HeaderMap::new();
     for (milliseconds, dated) in [(0, false), (999, false), (1_000, true)] {
         let mut chosen = Chosen::made(Bytes::from_static(b"a"), none.clone(), none.clone());
-        (chosen.modified, chosen.dated) = (Some(modified), Some(HeaderValue::from_static("then")));
-        let (choice, now) = (Choice::Other(Box::new(chosen)), modified + Duration::from_millis(milliseconds));
+        (chosen.modified, chosen.dated) = (dates::seconds(modified), Some(HeaderValue::from_static("then")));
+        let now = dates::seconds(modified + Duration::from_millis(milliseconds));
+        let choice = Choice::Other(Box::new(chosen));
         let answered = render::render(&Method::GET, &Wants::of(&headers), choice, now);
         assert_eq!(answered.headers().contains_key(LAST_MODIFIED), dated, "{milliseconds} ms later");
         assert!(answered.headers().contains_key(ETAG));

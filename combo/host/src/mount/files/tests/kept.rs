@@ -15,7 +15,7 @@ async fn what_is_kept_is_served_without_the_pool() {
     let again = get(&files, "/a.txt").await;
     assert_eq!(kept.bytes.as_ptr(), again.bytes.as_ptr());
     let request = Request::get("/a.txt").body(()).unwrap().into_parts().0;
-    assert!(files.at_once(&request).is_some());
+    assert!(files.site.answer(Question::of(&request), Speed::Cached).is_ok());
 }
 
 #[tokio::test]

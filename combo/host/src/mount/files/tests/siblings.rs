@@ -86,7 +86,6 @@ async fn each_coding_has_conditions_and_parts_of_its_own() {
 
             let same = send(&files, "GET", "/a.css", &[coded, ("if-none-match", &tag)]).await;
             assert_eq!((same.status, same.header(ETAG), same.header(VARY)), (304, &*tag, "accept-encoding"));
-            assert_eq!(same.header(LAST_MODIFIED), whole.header(LAST_MODIFIED));
             assert!(!same.headers.contains_key(CONTENT_ENCODING));
 
             let part =
