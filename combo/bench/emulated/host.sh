@@ -6,7 +6,7 @@
 # servers that are sampled, one for all else. There is no network.
 
 # The figures that are of instructions.
-readonly COUNTED=(requests http2 tls json echo events nginx mounts log websockets files precompressed jobs)
+readonly COUNTED=(requests least http2 tls json echo events nginx mounts log websockets files precompressed jobs)
 # Debian's kernels before 6.5 send a file page by page.
 readonly KERNEL_SUITE=backports
 

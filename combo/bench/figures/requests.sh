@@ -14,7 +14,34 @@ figure_requests() {
     mounted_beside_alone /hello/world request HELLO_BARS
 }
 
-# The same over HTTP/2, by clients that know before that it is spoken.
+# The least that axum's app costs a server that is built on hyper, which is how much of its bar is left for combo.
+figure_least() {
+    local side round
+    local -A pid_of=() url=()
+    say 'least: plain hyper beside alone'
+    for side in alone least told; do
+        free_port
+        case $side in
+            alone) start "$work/alone-axum" "$port" 1 ;;
+            least) start "$work/least" "$port" ;;
+            told) start "$work/least" "$port" told ;;
+        esac
+        pid_of[$side]=$pid url[$side]=http://127.0.0.1:$port/hello/world
+        [ "$side" != told ] || url[told]=http://127.0.0.1:$port/axum/hello/world
+        answers "$pid" "${url[$side]}" "$GREETING"
+        warm "${url[$side]}"
+    done
+    for ((round = 0; round < ROUNDS; round++)); do
+        for side in alone least told; do
+            sample "least-$side" "${url[$side]}" "${pid_of[$side]}"
+        done
+    done
+    compare 'request: axum, plain hyper / alone' least-alone least-least ''
+    compare 'request: axum, plain hyper that tells what combo tells / alone' least-alone least-told ''
+    stop "${pid_of[@]}"
+}
+
+# What `figure_requests` asks, over HTTP/2: by clients that know before that it is spoken.
 figure_http2() {
     local protocol=h2c options=(-m8)
     say 'http2: mounted beside alone'

@@ -18,8 +18,9 @@ use super::{
     media,
     memory::{Kept, Memory},
     opened::{InUse, Speed, Stamp},
+    recent::Recent,
     representation::{Choice, Facts},
-    root::{Found, InBinary, Root},
+    root::{Found, InBinary, Root, Watching},
 };
 
 /// Up to so many bytes are read on a worker if the kernel has them: that takes less than a trip to the pool.
@@ -33,6 +34,7 @@ pub(super) const TRIES: usize = 3;
 pub(super) struct Shelf {
     pub(super) root: Root,
     pub(super) memory: Memory,
+    pub(super) recent: Recent,
     pub(super) rules: Rules,
     /// Whether texts are compressed here.
     pub(super) compresses: bool,
@@ -60,16 +62,49 @@ impl Inquiry {
 }
 
 impl Shelf {
-    /// The best representation of the file at a path, or what is there instead.
-    ///
-    /// A file that is kept is believed within a second after its path was resolved, as long as nothing happened to it.
+    /// The best representation of the file at a path, or what is there instead. What was found in this second is found
+    /// again by one cheap call, as long as nothing has happened.
     ///
     /// # Errors
     ///
     /// When the world refuses; [`WouldBlock`](io::ErrorKind::WouldBlock) if it has to be asked at any speed.
     pub(super) fn find(&self, path: &str, inquiry: Inquiry) -> io::Result<Result<Choice, Found<'_>>> {
+        if inquiry.speed == Speed::Any {
+            return self.look(path, inquiry);
+        }
+        let (codings, second) = (inquiry.codings, inquiry.second());
+        let known = self.recent.find(path, codings).filter(|known| known.second == second);
+        let is_watched = known.as_ref().is_none_or(|known| known.turn.is_some());
+        // Before anything is looked at, for what happens meanwhile is of a later turn.
+        let turn = if is_watched { self.root.turn() } else { None };
+        if let Some(known) = known.filter(|known| turn.is_some() && known.turn == turn)
+            && let Some(kept) = known.kept()
+        {
+            return Ok(Ok(Choice::Kept(kept)));
+        }
+        let found = self.look(path, inquiry)?;
+        if let (Some(_), Ok(Choice::Kept(kept))) = (turn, &found)
+            && kept.at == 0
+        {
+            let beside = kept.coding.map(|coding| format!("{path}{}", extension(coding)));
+            match self.root.watches(path, beside.as_deref()) {
+                Watching::Goes => self.recent.remember(path, codings, second, turn, kept),
+                Watching::Begins => {}
+                Watching::Never => self.recent.remember(path, codings, second, None, kept),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same, looked for.
+    ///
+    /// A file that is kept is looked up by one call within a second after its path was resolved: it is the same as
+    /// long as its stamp is.
+    fn look(&self, path: &str, inquiry: Inquiry) -> io::Result<Result<Choice, Found<'_>>> {
         let recalled = self.memory.recall(path).filter(|kept| {
-            kept.at == 0 && kept.resolved.load(Relaxed) == inquiry.second() && self.root.still_has(path, kept)
+            kept.at == 0
+                && kept.resolved.load(Relaxed) == inquiry.second()
+                && self.root.glance(path) == Some(kept.stamp)
         });
         if let Some(kept) = recalled
             && let Some(chosen) = self.choose(Spot { path, at: 0, stamp: kept.stamp }, Some(kept), inquiry)?
@@ -86,9 +121,6 @@ impl Shelf {
             // On other file systems than local ones even a glance may take long.
             if let Some(kept) = kept.as_ref().filter(|_| inquiry.speed == Speed::Cached) {
                 kept.resolved.store(inquiry.second(), Relaxed);
-                if at == 0 {
-                    self.root.watch(path, kept);
-                }
             }
             if let Some(chosen) = self.choose(Spot { path, at, stamp }, kept, inquiry)? {
                 return Ok(Ok(chosen));

@@ -43,8 +43,6 @@ pub(super) struct Kept {
     pub(super) settled: bool,
     /// Second in which the path was last resolved and led to just this file.
     pub(super) resolved: AtomicU64,
-    /// The last turn of the watch in which the path led to just this file.
-    pub(super) watched: AtomicU64,
     /// Second in which nothing that was compressed beforehand was beside it.
     pub(super) alone: AtomicU64,
 }
@@ -223,7 +221,6 @@ mod tests {
             heads: OnceLock::new(),
             settled: true,
             resolved: AtomicU64::new(0),
-            watched: AtomicU64::new(0),
             alone: AtomicU64::new(0),
         })
     }

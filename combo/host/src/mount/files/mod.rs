@@ -24,6 +24,7 @@ mod opened;
 mod parts;
 pub(crate) mod path;
 pub(crate) mod range;
+mod recent;
 mod render;
 mod representation;
 mod root;
@@ -61,6 +62,7 @@ use self::{
     memory::Memory,
     opened::{InUse, Speed},
     path::Place,
+    recent::Recent,
     representation::{Choice, Chosen},
     root::{Found, Root},
     said::Layer,
@@ -121,8 +123,8 @@ impl Served {
     fn of(root: Root, said: Files) -> Result<Self, String> {
         let (memory, rules) = (Memory::new(said.memory), said.rules()?);
         let compresses = said.compresses;
-        let shelf =
-            Shelf { root, memory, rules, compresses, in_use: InUse::default(), compressing: Mutex::new(()) };
+        let (recent, in_use, compressing) = (Recent::default(), InUse::default(), Mutex::new(()));
+        let shelf = Shelf { root, memory, recent, rules, compresses, in_use, compressing };
         Ok(Self { site: Arc::new(Site { shelf, said }), trips: Trips::default() })
     }
 

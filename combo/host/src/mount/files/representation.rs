@@ -118,23 +118,8 @@ impl Kept {
     ) -> Self {
         let (tag, length) = (tag(&contents), contents.len().into());
         let dated = stamp.modified().and_then(date);
-        let [resolved, watched, alone] = [const { AtomicU64::new(0) }; 3];
-        let heads = OnceLock::new();
-        Self {
-            stamp,
-            at,
-            contents,
-            facts,
-            coding,
-            tag,
-            length,
-            dated,
-            heads,
-            settled: true,
-            resolved,
-            watched,
-            alone,
-        }
+        let (heads, resolved, alone) = (OnceLock::new(), AtomicU64::new(0), AtomicU64::new(0));
+        Self { stamp, at, contents, facts, coding, tag, length, dated, heads, settled: true, resolved, alone }
     }
 
     pub(super) fn chosen(&self) -> Chosen {

@@ -44,9 +44,6 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY
 /// Links followed in one path, as the kernel has it.
 const LINKS: usize = 40;
 
-/// In [`Kept::watched`]: it is looked at.
-const NEVER: u64 = u64::MAX;
-
 /// Folders opened at start, searched in order: an earlier one lies over the later ones.
 ///
 /// What is served is what was opened: a folder renamed away later is still the one served.
@@ -88,6 +85,15 @@ pub(super) enum Resolver {
         cached: bool,
     },
     Walk,
+}
+
+/// Whether what happens to a file is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watching {
+    Goes,
+    /// From the next turn on.
+    Begins,
+    Never,
 }
 
 /// What is at a path.
@@ -153,11 +159,6 @@ impl Root {
         Self { watched, ..self }
     }
 
-    #[cfg(test)]
-    pub(super) fn watched(&self) -> Option<&Watched> {
-        self.watched.as_ref()
-    }
-
     /// What is at `path`, which is relative and decoded.
     ///
     /// # Errors
@@ -189,48 +190,38 @@ impl Root {
         Ok(Found::Nothing)
     }
 
-    /// Whether `path` still leads to what is kept of it, in the first folder: one cheap call while nothing has happened
-    /// in the folders on the way, where these can be watched; else a look at the file.
-    ///
-    /// Only for what was found there within the last second, on a file system that waits for nobody.
-    pub(super) fn still_has(&self, path: &str, kept: &Kept) -> bool {
-        if let Some(watched) = &self.watched
-            && kept.watched.load(Relaxed) != NEVER
-            && let Some(turn) = watched.turn()
-        {
-            if kept.watched.load(Relaxed) == turn {
-                return true;
-            }
-            if watched.knows(path) && self.is_itself(path, kept) {
-                kept.watched.store(turn, Relaxed);
-                return true;
-            }
-            kept.watched.store(NEVER, Relaxed);
-        }
-        self.glance(path, AtFlags::empty()) == Some(kept.stamp)
+    /// What is at `path` in the first folder, wherever it leads: to see whether it is a file that was found there a moment
+    /// ago, for which a third of the calls is enough.
+    pub(super) fn glance(&self, path: &str) -> Option<Stamp> {
+        self.seen(path, AtFlags::empty()).map(|stat| Stamp::of(&stat))
     }
 
-    /// Has the folders on the way to what was just found in the first folder and is kept watched from now on.
-    pub(super) fn watch(&self, path: &str, kept: &Kept) {
-        let (Some(watched), Some(Place::Disk(folder))) = (&self.watched, self.places.first()) else { return };
-        let Some(turn) = watched.turn() else { return };
-        if kept.watched.load(Relaxed) != turn {
-            let can = watched.follow(folder.as_fd(), path) && self.is_itself(path, kept);
-            kept.watched.store(if can { turn } else { NEVER }, Relaxed);
-        }
-    }
-
-    /// Whether just this file is at `path`, and no link to it.
-    fn is_itself(&self, path: &str, kept: &Kept) -> bool {
-        self.glance(path, AtFlags::SYMLINK_NOFOLLOW) == Some(kept.stamp)
-    }
-
-    /// What is at `path` in the first folder, wherever the folders on the way lead.
-    fn glance(&self, path: &str, follow: AtFlags) -> Option<Stamp> {
+    fn seen(&self, path: &str, follow: AtFlags) -> Option<Statx> {
         let Some(Place::Disk(folder)) = self.places.first() else { return None };
         let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | follow;
-        let stat = statx(folder, path, flags, StatxFlags::BASIC_STATS).ok()?;
-        Some(Stamp::of(&stat))
+        statx(folder, path, flags, StatxFlags::BASIC_STATS).ok()
+    }
+
+    /// The turn of the watch, which becomes another one before anything that has happened is over, as far as it is watched;
+    /// none where there is no telling.
+    pub(super) fn turn(&self) -> Option<u64> {
+        self.watched.as_ref()?.turn()
+    }
+
+    /// Whether all that decides what is at `path` in the first folder, and at `beside`, has been watched since the turn
+    /// that lasts; begins to watch it if not. Links lead to where nothing is watched.
+    pub(super) fn watches(&self, path: &str, beside: Option<&str>) -> Watching {
+        let (Some(watched), Some(Place::Disk(folder))) = (&self.watched, self.places.first()) else {
+            return Watching::Never;
+        };
+        if !watched.knows(path) {
+            return if watched.follow(folder.as_fd(), path) { Watching::Begins } else { Watching::Never };
+        }
+        let is_link = |path| {
+            let seen = self.seen(path, AtFlags::SYMLINK_NOFOLLOW);
+            seen.is_some_and(|stat| kind(&stat) == FileType::Symlink)
+        };
+        if is_link(path) || beside.is_some_and(is_link) { Watching::Never } else { Watching::Goes }
     }
 
     /// Opens the regular file that was found at `path` in one of the folders. Another one may have taken its place

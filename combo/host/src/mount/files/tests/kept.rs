@@ -1,6 +1,6 @@
 //! What is kept in memory: never what a file was before, never more than was given.
 
-use std::sync::atomic::AtomicU64;
+use std::{io::Write, sync::atomic::AtomicU64};
 
 use super::{watched::Watched, *};
 
@@ -75,6 +75,24 @@ fn watched(site: &Site, watched: Option<Watched>) -> Served {
     Served::of(root.watched_by(watched), Files::folder("site")).unwrap()
 }
 
+/// Asks for a file until it is found again without a look; gives the turn since which that is so.
+async fn watch(files: &Served, path: &str, codings: &str) -> Option<u64> {
+    let asked = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_str(codings).unwrap())]);
+    let watched = async {
+        loop {
+            let _ = get_in(files, &format!("/{path}"), codings).await;
+            let known = files.site.shelf.recent.find(path, Codings::of(&asked));
+            let turn = files.site.shelf.root.turn();
+            // Once in a second it is looked for, whatever is said of it.
+            if turn.is_some() && known.is_some_and(|known| known.turn == turn && known.kept().is_some()) {
+                return turn;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, watched).await.expect("it is watched")
+}
+
 #[tokio::test]
 async fn what_is_watched_is_believed_until_something_happens_on_the_way() {
     const FILE: &str = "deep/er/a.txt";
@@ -108,22 +126,76 @@ async fn what_is_watched_is_believed_until_something_happens_on_the_way() {
         let site = Site::new().aged(FILE, "old", 9);
         let files = watched(&site, Some(Watched::alone()));
         keep(&files, FILE, None).await;
-        // Once in a second it is looked for whatever is said of it.
-        let kept = loop {
-            assert_eq!(get(&files, "/deep/er/a.txt").await.body, "old");
-            let kept = files.site.shelf.memory.recall(FILE).unwrap();
-            let turn = files.site.shelf.root.watched().unwrap().turn();
-            if Some(kept.watched.load(Ordering::Relaxed)) == turn {
-                break kept;
-            }
-        };
+        let turn = watch(&files, FILE, "").await;
+        assert_eq!(get(&files, "/deep/er/a.txt").await.body, "old");
         change(&site);
         assert_eq!(get(&files, "/deep/er/a.txt").await.body, "new", "{way}");
-        let turn = files.site.shelf.root.watched().unwrap().turn();
-        assert!(turn.is_some() && Some(kept.watched.load(Ordering::Relaxed)) != turn, "{way}");
+        assert_ne!(files.site.shelf.root.turn(), turn, "{way}");
         fs::remove_file(site.path(FILE)).unwrap();
         assert_eq!(get(&files, "/deep/er/a.txt").await.status, 404, "{way}");
     }
+}
+
+/// What was compressed beforehand lies in the same folder.
+#[tokio::test]
+async fn what_comes_and_goes_beside_a_file_is_seen_at_once() {
+    const FILE: &str = "deep/a.css";
+    let (plain, other) = (text(9_000, 1), text(9_000, 2));
+    let site = Site::new().aged(FILE, &plain, 9);
+    let said = |text: &str| {
+        let mut made = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        made.write_all(text.as_bytes()).unwrap();
+        made.finish().unwrap()
+    };
+    let files = watched(&site, Some(Watched::alone()));
+    let coded = async |coding: &str, text: &str| {
+        let _ = watch(&files, FILE, "gzip").await;
+        let answered = get_in(&files, "/deep/a.css", "gzip").await;
+        assert_eq!((answered.header(CONTENT_ENCODING), answered.decoded()), (coding, text.into()));
+    };
+    let now = async |coding: &str, text: &str| {
+        let answered = get_in(&files, "/deep/a.css", "gzip").await;
+        assert_eq!((answered.header(CONTENT_ENCODING), answered.decoded()), (coding, text.into()));
+    };
+    // Compressed here.
+    coded("gzip", &plain).await;
+    // It says something else, so that it can be told apart.
+    site.replace("deep/a.css.gz", said("another"));
+    now("gzip", "another").await;
+    coded("gzip", "another").await;
+    site.replace("deep/a.css.gz", said("a third"));
+    now("gzip", "a third").await;
+    coded("gzip", "a third").await;
+    fs::remove_file(site.path("deep/a.css.gz")).unwrap();
+    now("gzip", &plain).await;
+    // It is older than what it was made of.
+    site.replace("deep/a.css.gz", said("another"));
+    coded("gzip", "another").await;
+    site.replace(FILE, &other);
+    assert_eq!(get_in(&files, "/deep/a.css", "gzip").await.decoded(), other.as_bytes());
+}
+
+#[tokio::test]
+async fn what_a_link_leads_to_is_looked_at() {
+    let site = Site::new().aged("deep/a.css", text(9_000, 1), 9).aged("gz/a", "compressed", 5);
+    let site = site.link("../gz/a", "deep/a.css.gz").link("deep/a.css", "b.css");
+    let files = watched(&site, Some(Watched::alone()));
+    for (path, codings) in [("deep/a.css", "gzip"), ("b.css", "")] {
+        let asked = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_str(codings).unwrap())]);
+        let due = SystemTime::now() + PATIENCE;
+        let known = loop {
+            assert!(SystemTime::now() < due, "{path} is never remembered");
+            assert_eq!(get_in(&files, &format!("/{path}"), codings).await.status, 200);
+            if let Some(known) = files.site.shelf.recent.find(path, Codings::of(&asked)) {
+                break known;
+            }
+        };
+        assert_eq!(known.turn, None, "{path}");
+    }
+    site.replace("gz/a", "something else");
+    assert_eq!(get_in(&files, "/deep/a.css", "gzip").await.bytes, "something else");
+    site.replace("deep/a.css", "new");
+    assert_eq!(get(&files, "/b.css").await.body, "new");
 }
 
 #[tokio::test]
