@@ -69,6 +69,7 @@ pub mod fuzzing;
 mod jobs;
 #[cfg(any(feature = "files", feature = "tls"))]
 mod local;
+mod looks;
 pub mod mount;
 mod notify;
 mod plan;
@@ -79,6 +80,7 @@ mod swap;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod watch;
+mod ways;
 
 pub use cli::main;
 pub use combo_core::*;

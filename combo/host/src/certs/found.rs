@@ -31,7 +31,7 @@ use super::{
     leaf::{self, Leaf},
     names::Name,
 };
-use crate::jobs::changed::Looks;
+use crate::looks::Looks;
 
 /// No certificate with its chain and key is larger.
 const LARGEST: u64 = 1 << 20;

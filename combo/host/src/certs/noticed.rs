@@ -10,7 +10,6 @@ use std::{
     collections::{BTreeSet, HashMap},
     ffi::{OsStr, OsString},
     fmt, io,
-    mem::MaybeUninit,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::PathBuf,
     sync::{
@@ -24,7 +23,7 @@ use std::{
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
     fs::{
-        inotify::{self, CreateFlags, ReadFlags},
+        inotify::{self, ReadFlags},
         statfs,
     },
     io::Errno,
@@ -32,8 +31,8 @@ use rustix::{
 
 use super::shelf::Looked;
 use crate::{
-    jobs::changed::{Walked, no_inotify, timespec},
     local::KINDS,
+    ways::{self, Walked, timespec},
 };
 
 /// How long after the first sign of a change it is looked at.
@@ -178,9 +177,7 @@ struct Concerned {
 
 impl Ears {
     fn new(all: Vec<Arc<dyn Noticed>>) -> Self {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
-        let inotify = inotify.map_err(|errno| {
-            let error = no_inotify(errno);
+        let inotify = ways::listen().map_err(|error| {
             tracing::warn!(%error, "folders of certificates are looked at every two seconds");
         });
         let (due, blind) = (vec![Instant::now(); all.len()], vec![false; all.len()]);
@@ -307,13 +304,7 @@ impl Ears {
         let Some(inotify) = inotify else { return Ok(()) };
         let all = due.len();
         let mut sign = |one: &usize| due[*one] = due[*one].min(now + SETTLE);
-        let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
-        let mut told = inotify::Reader::new(&*inotify, &mut buffer);
-        loop {
-            let event = match told.next() {
-                Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
-                event => event?,
-            };
+        ways::hear(inotify, |event| {
             let concerned = folders.get(&event.wd());
             *lost |= event.events().contains(ReadFlags::IGNORED);
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
@@ -329,11 +320,7 @@ impl Ears {
                     None => by_name.values().flatten().for_each(&mut sign),
                 }
             }
-            // What comes in the meantime is for the next time, so that nobody can keep it here.
-            if told.is_buffer_empty() {
-                return Ok(());
-            }
-        }
+        })
     }
 }
 

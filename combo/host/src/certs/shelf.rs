@@ -32,7 +32,7 @@ use super::{
     names::{Name, Table, claims},
     noticed::{Noticed, Ways},
 };
-use crate::{error::chain, jobs::changed::coarse_now};
+use crate::{error::chain, looks::coarse_now};
 
 /// What is broken may be in the middle of being written: so long nothing is said of it.
 const PATIENCE: Duration = Duration::from_millis(400);

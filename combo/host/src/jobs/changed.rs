@@ -10,16 +10,11 @@
 #![expect(clippy::disallowed_methods, reason = "this is where files are watched, by a thread of its own")]
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry},
+    collections::{BTreeSet, HashMap, VecDeque},
     ffi::{OsStr, OsString},
-    fs::{self, Metadata},
-    io,
-    mem::MaybeUninit,
-    os::{
-        fd::OwnedFd,
-        unix::{ffi::OsStrExt, fs::MetadataExt},
-    },
-    path::{Component, Path, PathBuf},
+    fs, io,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -27,9 +22,13 @@ use std::{
 
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
-    fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+    fs::inotify::{self, ReadFlags},
     io::Errno,
-    time::{ClockId, Timespec, clock_gettime},
+};
+
+use crate::{
+    looks::{Looks, coarse_now},
+    ways::{self, Step, Walked, timespec},
 };
 
 /// How long after the first sign of a change its file is looked at.
@@ -40,20 +39,6 @@ const PUT_OFF: u8 = 5;
 
 /// How often a folder that is gone is looked for.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// As many symbolic links as the kernel follows.
-const LINKS: u32 = 40;
-
-/// What happens to a name in a folder.
-const NAMES: WatchFlags = WatchFlags::CREATE
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::MOVED_FROM)
-    .union(WatchFlags::MOVED_TO)
-    .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::MASK_ADD)
-    .union(WatchFlags::ONLYDIR)
-    .union(WatchFlags::DONT_FOLLOW);
 
 /// What happens to the folder itself.
 const GONE: ReadFlags =
@@ -128,49 +113,17 @@ struct File {
     sign: Option<u8>,
 }
 
-/// A name that is looked up on the way to a file, in a folder with this watch descriptor.
-pub(crate) type Step = (i32, OsString);
-
 /// The names in a folder that lead to files.
 #[derive(Default)]
 struct Folder {
     names: HashMap<OsString, BTreeSet<usize>>,
 }
 
-/// What tells a file from what it was before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Looks {
-    file: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    /// Of its inode, so it moves with every write, and nobody can set it.
-    touched: (i64, i64),
-}
-
-impl From<&Metadata> for Looks {
-    fn from(found: &Metadata) -> Self {
-        Self {
-            file: (found.dev(), found.ino()),
-            size: found.size(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            touched: (found.ctime(), found.ctime_nsec()),
-        }
-    }
-}
-
-#[cfg(feature = "tls")]
-impl Looks {
-    /// Whether it was changed at this instant of the clock that files are stamped by, or later.
-    pub(crate) fn since(&self, instant: Timespec) -> bool {
-        self.touched >= (instant.tv_sec, instant.tv_nsec)
-    }
-}
-
 impl Watch {
     fn new(files: Vec<(usize, PathBuf)>) -> Result<Self, (PathBuf, io::Error)> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| {
+        let inotify = ways::listen().map_err(|error| {
             let first = files.first().map(|(_, path)| path.clone());
-            (first.unwrap_or_default(), no_inotify(errno))
+            (first.unwrap_or_default(), error)
         })?;
         let mut watch = Self {
             inotify,
@@ -261,13 +214,7 @@ impl Watch {
                 signs.push_back((now + SETTLE, index));
             }
         };
-        let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
-        let mut told = inotify::Reader::new(&*inotify, &mut buffer);
-        loop {
-            let event = match told.next() {
-                Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
-                event => event?,
-            };
+        ways::hear(inotify, |event| {
             let (wd, what) = (event.wd(), event.events());
             if what.contains(ReadFlags::QUEUE_OVERFLOW) {
                 (0..all).for_each(&mut sign);
@@ -282,11 +229,7 @@ impl Watch {
             if what.contains(ReadFlags::IGNORED) {
                 drop(folders.remove(&wd));
             }
-            // What comes in the meantime is for the next time, so that nobody can keep it here.
-            if told.is_buffer_empty() {
-                return Ok(());
-            }
-        }
+        })
     }
 
     /// The files that have to be looked at.
@@ -387,108 +330,13 @@ impl Watch {
     }
 }
 
-/// What was found on the way to the files that are looked at in one go.
-#[derive(Default)]
-pub(crate) struct Walked {
-    /// The watch of each folder, also for writing or not.
-    folders: HashMap<(PathBuf, bool), Result<i32, Errno>>,
-    names: HashMap<PathBuf, Found>,
-    /// Folders that a file is no longer in. Their watches stay until all is done: they may be needed.
-    left: BTreeSet<i32>,
-}
-
-/// What a name on the way is.
-#[derive(Clone)]
-enum Found {
-    Link(PathBuf),
-    Other,
-    Nothing(Errno),
-}
-
-impl Walked {
-    /// Goes to a file as the kernel does, name by name. Each folder is watched before a name is looked
-    /// up in it: if that is exchanged a moment later, it is heard of.
-    ///
-    /// The error is what hides changes: a folder that is not there or cannot be watched. One that may
-    /// only be passed does not count.
-    pub(crate) fn walk(&mut self, inotify: &OwnedFd, path: &Path) -> (BTreeSet<Step>, Result<(), Errno>) {
-        let (mut trail, mut end) = (BTreeSet::new(), Ok(()));
-        let (mut at, mut links) = (PathBuf::from("/"), 0);
-        let mut names: Vec<OsString> = backwards(path).collect();
-        while let Some(name) = names.pop() {
-            if name == ".." {
-                let _ = at.pop();
-                continue;
-            }
-            let last = names.is_empty();
-            let watched = self.watch(inotify, &at, last);
-            let here = at.join(&name);
-            if let Ok(wd) = watched {
-                let _ = trail.insert((wd, name));
-            }
-            let found = self.look_up(&here, last);
-            match watched {
-                Err(Errno::ACCESS) if !last && matches!(found, Found::Other) => {}
-                watched => end = end.and(watched.map(drop)),
-            }
-            match found {
-                Found::Nothing(Errno::NOENT) if last => break,
-                Found::Nothing(errno) => return (trail, end.and(Err(errno))),
-                Found::Other => at = here,
-                Found::Link(target) => {
-                    links += 1;
-                    if links > LINKS {
-                        break;
-                    }
-                    if target.is_absolute() {
-                        at = PathBuf::from("/");
-                    }
-                    names.extend(backwards(&target));
-                }
-            }
-        }
-        (trail, end)
-    }
-
-    fn watch(&mut self, inotify: &OwnedFd, folder: &Path, written: bool) -> Result<i32, Errno> {
-        match self.folders.entry((folder.to_owned(), written)) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(new) => {
-                let flags = if written { NAMES.union(WatchFlags::CLOSE_WRITE) } else { NAMES };
-                *new.insert(inotify::add_watch(inotify, folder, flags))
-            }
-        }
-    }
-
-    fn look_up(&mut self, path: &Path, last: bool) -> Found {
-        let found = || match fs::read_link(path) {
-            Ok(target) => Found::Link(target),
-            Err(error) => match Errno::from_io_error(&error) {
-                Some(Errno::INVAL) => Found::Other,
-                errno => Found::Nothing(errno.unwrap_or(Errno::IO)),
-            },
-        };
-        // The last one is this file's own.
-        if last { found() } else { self.names.entry(path.to_owned()).or_insert_with(found).clone() }
-    }
-}
-
-/// The names of a path, the last one first.
-fn backwards(path: &Path) -> impl Iterator<Item = OsString> {
-    path.components().rev().filter_map(|part| match part {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
-    })
-}
-
 /// What a file looks like, and whether it may be written again and look the same.
 fn look(path: &Path) -> io::Result<(Option<Looks>, bool)> {
     let now = coarse_now();
     match fs::metadata(path) {
         Ok(found) => {
             let looks = Looks::from(&found);
-            Ok((Some(looks), looks.touched >= (now.tv_sec, now.tv_nsec)))
+            Ok((Some(looks), looks.since(now)))
         }
         Err(error) => match Errno::from_io_error(&error) {
             Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::ACCESS) => {
@@ -496,27 +344,6 @@ fn look(path: &Path) -> io::Result<(Option<Looks>, bool)> {
             }
             _ => Err(error),
         },
-    }
-}
-
-/// The clock that files are stamped by: it moves every few milliseconds.
-pub(crate) fn coarse_now() -> Timespec {
-    clock_gettime(ClockId::RealtimeCoarse)
-}
-
-pub(crate) fn timespec(time: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: time.subsec_nanos().into(),
-    }
-}
-
-pub(crate) fn no_inotify(errno: Errno) -> io::Error {
-    let why =
-        "there are too many: a higher sysctl `fs.inotify.max_user_instances`, or more open files, would help";
-    match errno {
-        Errno::MFILE => io::Error::new(io::Error::from(errno).kind(), why),
-        errno => errno.into(),
     }
 }
 
@@ -1004,7 +831,6 @@ mod tests {
         let check = |error: io::Error, help: &str| {
             assert!(error.to_string().contains(help), "{error}");
         };
-        check(no_inotify(Errno::MFILE), "`fs.inotify.max_user_instances`");
         check(unwatched(Errno::NOSPC), "`fs.inotify.max_user_watches`");
         check(unwatched(Errno::ACCESS), "may not be read");
         check(unwatched(Errno::NOMEM), "memory");

@@ -45,7 +45,7 @@ use crate::{
         shelf::{Looked, Place, Shelf},
     },
     error::{Error, Kind},
-    jobs::changed::{Looks, coarse_now},
+    looks::{Looks, coarse_now},
 };
 
 /// What ALPN calls HTTP/2 (RFC 9113, section 3.3).

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    mem::MaybeUninit,
+    io,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::{
@@ -21,11 +21,13 @@ use std::{
 use rustix::{
     fs::{
         Mode, OFlags, ResolveFlags,
-        inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+        inotify::{self, ReadFlags, WatchFlags},
         openat2,
     },
     io::{Errno, ioctl_fionread},
 };
+
+use crate::ways;
 
 /// What happens to the names in a folder, and to what they stand for.
 const EVENTS: WatchFlags = WatchFlags::CREATE
@@ -123,8 +125,8 @@ impl Drop for Watched {
 }
 
 impl Watch {
-    fn new() -> Result<Self, Errno> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    fn new() -> io::Result<Self> {
+        let inotify = ways::listen()?;
         let known =
             Known { folders: HashMap::new(), watches: HashSet::new(), since: Instant::now(), roots: 0 };
         Ok(Self { inotify, turn: AtomicU64::new(2), known: Mutex::new(known) })
@@ -156,25 +158,18 @@ impl Watch {
     fn hear(&self) -> Option<()> {
         let mut known = self.try_known()?;
         self.end_turn();
-        let mut buffer = [MaybeUninit::uninit(); 4 * 1024];
-        let mut told = inotify::Reader::new(&self.inotify, &mut buffer);
-        loop {
-            let (what, watch) = match told.next() {
-                Ok(event) => (event.events(), event.wd()),
-                Err(Errno::AGAIN) => break,
-                Err(_) => return None,
-            };
+        let Known { folders, watches, .. } = &mut *known;
+        let heard = ways::hear(&self.inotify, |event| {
+            let what = event.events();
             if what.contains(ReadFlags::IGNORED) {
-                let _ = known.watches.remove(&watch);
+                let _ = watches.remove(&event.wd());
             }
             // By its name there is another folder now, or may be; of what is watched no more, its folder tells.
             if what.intersects(ReadFlags::ISDIR | ReadFlags::QUEUE_OVERFLOW | ReadFlags::UNMOUNT) {
-                known.folders.clear();
+                folders.clear();
             }
-            if told.is_buffer_empty() {
-                break;
-            }
-        }
+        });
+        heard.ok()?;
         self.begin_turn();
         Some(())
     }
