@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -59,17 +59,22 @@ fn who_reads_byte_by_byte_is_let_go_and_who_reads_a_kilobyte_a_second_is_served(
     assert_eq!(evicted(&site, "read the answer too slowly"), 3);
 }
 
+/// A connection from one of the addresses of this machine.
+fn connected(from: &str, to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let from = SocketAddr::new(from.parse().unwrap(), 0);
+    socket.bind(&from.into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
 #[test]
 fn one_peer_has_so_many_connections_and_others_have_theirs() {
     let limits = Limits { connections_per_peer: 3, ..Limits::default() };
     let deployment = three().listen("unix:socket").trusted_proxies(["127.0.0.9"]).limits(limits);
     let site = Site::start(deployment);
     let from = |address: &str| {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        let address: std::net::SocketAddr = format!("{address}:0").parse().unwrap();
-        socket.bind(&address.into()).unwrap();
-        socket.connect(&site.address().into()).unwrap();
-        let mut socket = TcpStream::from(socket);
+        let mut socket = connected(address, site.address());
         let mut answer = vec![0; 12];
         let asked =
             socket.write_all(get("/axum/hello/x").as_bytes()).and_then(|()| socket.read_exact(&mut answer));
@@ -106,13 +111,35 @@ fn so_many_shake_hands_at_once_and_more_are_turned_away() {
     let shaking = [half(), half()];
     site.connections(3);
     let _ = half().rest();
-    assert_eq!(evicted(&site, "too many shook hands"), 1);
+    assert_eq!(evicted(&site, "too many that shook hands"), 1);
     // Nobody else is held up.
     assert_eq!(served.ask(get("/warp/hello/x")).status, 200);
     assert_eq!(site.wire().ask(get("/actix/hello/x")).status, 200);
     drop(shaking);
     site.connections(1);
     assert_eq!(site.tls_wire().ask(get("/axum/hello/x")).status, 200);
+}
+
+#[test]
+fn who_is_silent_in_a_handshake_keeps_nobody_else_out() {
+    let limits = Limits { handshakes: 4, handshake: secs(60), ..Limits::default() };
+    let site = Site::start(three().listen(ANY_TLS_PORT).limits(limits));
+    // Each from an address of its own, as a flood has many.
+    let silent: Vec<_> = (2..12).map(|n| connected(&format!("127.0.0.{n}"), site.tls_address())).collect();
+    let gone = |so_many: u64| {
+        eventually("so many have given way", || {
+            (evicted(&site, "too many that shook hands") == so_many).then_some(())
+        });
+    };
+    gone(6);
+    assert_eq!(site.tls_wire().ask(get("/axum/hello/x")).status, 200);
+    gone(7);
+    // The oldest have gone, and the last have not.
+    for (n, mut socket) in silent.into_iter().enumerate() {
+        socket.set_nonblocking(n >= 7).unwrap();
+        let read = socket.read(&mut [0]);
+        assert!(if n < 7 { matches!(read, Ok(0) | Err(_)) } else { read.is_err() }, "{n}: {read:?}");
+    }
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl fmt::Display for Eviction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Peer => "has as many connections as one peer may have",
-            Self::Handshakes => "came while too many shook hands",
+            Self::Handshakes => "was one of too many that shook hands",
             Self::Handshake => "did not finish its TLS handshake",
             Self::First => "sent nothing",
             Self::Head => "did not finish a request head",

@@ -2,16 +2,17 @@
 //! knows of it, so that a flood costs an accept and a close.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     hash::RandomState,
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
 use combo_core::Peer;
+use tokio::sync::Notify;
 
 use super::{
     evictions::{Eviction, Evictions},
@@ -26,7 +27,7 @@ pub(crate) struct Gate {
     pub(crate) evictions: Evictions,
     proxies: Arc<Proxies>,
     peers: Arc<Peers>,
-    handshakes: Arc<AtomicUsize>,
+    handshakes: Arc<Handshakes>,
     full: AtomicBool,
 }
 
@@ -69,16 +70,56 @@ impl Drop for Pass {
     }
 }
 
+/// The TLS handshakes that go on.
+#[derive(Debug, Default)]
+struct Handshakes(Mutex<Going>);
+
+#[derive(Debug, Default)]
+struct Going {
+    /// By the order in which they began.
+    all: BTreeMap<u64, Arc<Notify>>,
+    begun: u64,
+}
+
+impl Handshakes {
+    fn going(&self) -> MutexGuard<'_, Going> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more; the one that has taken longest gives way if there are as many as may be.
+    fn begin(&self, most: usize) -> (u64, Arc<Notify>) {
+        let mut going = self.going();
+        if going.all.len() >= most
+            && let Some((_, oldest)) = going.all.pop_first()
+        {
+            oldest.notify_one();
+        }
+        going.begun += 1;
+        let (number, gives_way) = (going.begun, Arc::<Notify>::default());
+        drop(going.all.insert(number, gives_way.clone()));
+        (number, gives_way)
+    }
+}
+
 /// Lasts as long as a TLS handshake.
 #[derive(Debug)]
 pub(crate) struct Shaking {
-    all: Arc<AtomicUsize>,
+    all: Arc<Handshakes>,
+    number: u64,
+    gives_way: Arc<Notify>,
     peer: Option<(IpAddr, Arc<Peers>)>,
+}
+
+impl Shaking {
+    /// Until it has taken longest of too many.
+    pub(crate) async fn gives_way(&self) {
+        self.gives_way.notified().await;
+    }
 }
 
 impl Drop for Shaking {
     fn drop(&mut self) {
-        let _ = self.all.fetch_sub(1, Relaxed);
+        drop(self.all.going().all.remove(&self.number));
         if let Some((peer, peers)) = self.peer.take() {
             peers.leave(peer, |share| &mut share.handshakes);
         }
@@ -115,10 +156,6 @@ impl Gate {
         tls: bool,
     ) -> Result<(Pass, Option<Shaking>), Eviction> {
         let Limits { connections_per_peer, handshakes, .. } = *self.limits;
-        let shaking = self.handshakes.load(Relaxed);
-        if tls && shaking >= handshakes {
-            return Err(Eviction::Handshakes);
-        }
         if let Some((peer, peers)) = &known {
             let mut all = peers.all();
             let share = all.entry(*peer).or_default();
@@ -126,15 +163,18 @@ impl Gate {
                 return Err(Eviction::Peer);
             }
             // It costs nothing to begin one, so nobody may have begun them all once they become few.
-            if tls && shaking >= handshakes / 2 && share.handshakes >= handshakes.div_ceil(8) {
+            if tls
+                && share.handshakes >= handshakes.div_ceil(8)
+                && self.handshakes.going().all.len() >= handshakes / 2
+            {
                 return Err(Eviction::Handshakes);
             }
             share.connections += 1;
             share.handshakes += usize::from(tls);
         }
         let shaking = tls.then(|| {
-            let _ = self.handshakes.fetch_add(1, Relaxed);
-            Shaking { all: self.handshakes.clone(), peer: known.clone() }
+            let (number, gives_way) = self.handshakes.begin(handshakes);
+            Shaking { all: self.handshakes.clone(), number, gives_way, peer: known.clone() }
         });
         Ok((Pass(known), shaking))
     }
@@ -167,6 +207,8 @@ pub(crate) fn of_one(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     fn gate(proxies: Proxies) -> Gate {
@@ -209,13 +251,17 @@ mod tests {
         assert!(admit("192.0.2.1".into()).is_none(), "half of them are taken");
         let others: Vec<_> =
             (0..8).map(|n| admit(format!("192.0.2.{}", 2 + n / 2)).expect("a pass")).collect();
-        assert!(admit("192.0.2.99".into()).is_none(), "there are no more");
-        assert!(gate.admit(&peer("192.0.2.99"), false).is_some());
+        let gives_way = |(_, shaking): &(Pass, Option<Shaking>)| {
+            shaking.as_ref().is_some_and(|shaking| shaking.gives_way().now_or_never().is_some())
+        };
         // It keeps its connection; its hands are shaken.
         first[0].1 = None;
         let last = admit("192.0.2.99".into()).expect("a pass");
-        drop((first, others, last));
-        assert!(gate.peers.all().is_empty() && gate.handshakes.load(Relaxed) == 0);
+        assert!(!first.iter().chain(&others).any(gives_way), "there was one left");
+        let more = admit("192.0.2.99".into()).expect("a pass");
+        assert!(gives_way(&first[1]) && !first.iter().chain(&others).chain([&last, &more]).any(gives_way));
+        drop((first, others, last, more));
+        assert!(gate.peers.all().is_empty() && gate.handshakes.going().all.is_empty());
     }
 
     #[test]
@@ -223,11 +269,12 @@ mod tests {
         let gate = gate(Proxies::default());
         let admit = |tls| gate.admit_proxy(&peer("192.0.2.1"), tls);
         let shaking: Vec<_> = (0..9).map(|_| admit(true).expect("a pass")).collect();
-        assert!(admit(true).is_none() && admit(false).is_some());
-        assert!(gate.admit(&peer("192.0.2.2"), true).is_none());
-        drop(shaking);
-        assert!(admit(true).is_some());
-        assert!(gate.peers.all().is_empty() && gate.handshakes.load(Relaxed) == 0);
+        assert!(admit(true).is_some() && admit(false).is_some());
+        let others: Vec<_> = (0..9).filter_map(|_| gate.admit(&peer("192.0.2.2"), true)).collect();
+        assert_eq!(others.len(), 2, "an eighth");
+        assert!(gate.handshakes.going().all.len() <= 9);
+        drop((shaking, others));
+        assert!(gate.peers.all().is_empty() && gate.handshakes.going().all.is_empty());
     }
 
     #[test]

@@ -86,8 +86,17 @@ async fn serve(
     if proxied && !worker.proxies.trusts(&peer) {
         return Err(format!("{peer} is no trusted proxy").into());
     }
-    let (socket, by_alpn) = open(socket, tls.as_ref(), proxied, &mut connection, &progress).await?;
-    drop(shaking);
+    let opening = open(socket, tls.as_ref(), proxied, &mut connection, &progress);
+    let (socket, by_alpn) = match shaking {
+        None => opening.await?,
+        Some(shaking) => tokio::select! {
+            opened = opening => opened?,
+            () = shaking.gives_way() => {
+                worker.gate.evictions.count(Eviction::Handshakes, &peer);
+                return Err("too many shook hands, and it had taken longest".into());
+            }
+        },
+    };
     if progress.phase() == Phase::Handshake {
         progress.opens();
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// | `head_size` | 64 KiB | request line and headers (HTTP/1), header list (HTTP/2); a larger head is answered 431 |
 /// | `connections` | 16,384 | beyond, accepting waits until one closes |
 /// | `connections_per_peer` | 1,024 | of one IPv4 address or one /64 of IPv6, so that one cannot have them all; more are closed at once. Not of unix sockets and trusted proxies, which stand for many |
-/// | `handshakes` | 2,048 | TLS handshakes at once: what costs us most and a client least; more are closed at once, and where there are half as many, those of a peer that has an eighth |
+/// | `handshakes` | 2,048 | TLS handshakes at once: what costs us most and a client least; for one more the one that has taken longest is closed, and where there are half as many, a peer that has an eighth begins no other |
 /// | `requests` | 10,000 | over one connection, so that what it holds is given back some day; then it is ended politely |
 /// | `streams` | 128 | concurrent per HTTP/2 connection |
 /// | `resets` | 20 | streams reset by the client before they were accepted, per HTTP/2 connection |
