@@ -22,6 +22,8 @@ mod acme;
 mod apps;
 /// An authority that says when to renew, and when to come again.
 mod authority;
+/// Files that are mounted from elsewhere.
+mod bound;
 /// Certificates of a folder, and handshakes with them.
 mod certs;
 /// Clients that are slow, rude or gone.

@@ -20,7 +20,8 @@ use super::{
     opened::{InUse, Speed, Stamp},
     recent::Recent,
     representation::{Choice, Facts},
-    root::{Found, InBinary, Root, Watching},
+    root::{Found, InBinary, Root},
+    watched::Told,
 };
 
 /// Up to so many bytes are read on a worker if the kernel has them: that takes less than a trip to the pool.
@@ -50,15 +51,10 @@ pub(super) struct Inquiry {
     pub(super) speed: Speed,
     /// The moment of the answer, before anything was read for it.
     pub(super) now: SystemTime,
-    /// The second of it.
+    /// The second of it, in which some things are believed.
     pub(super) second: Option<u64>,
-}
-
-impl Inquiry {
-    /// The second that something is believed in.
-    fn second(self) -> u64 {
-        self.second.unwrap_or(0)
-    }
+    /// Whether what happens meanwhile is told afterwards.
+    pub(super) is_told: bool,
 }
 
 impl Shelf {
@@ -69,28 +65,33 @@ impl Shelf {
     ///
     /// When the world refuses; [`WouldBlock`](io::ErrorKind::WouldBlock) if it has to be asked at any speed.
     pub(super) fn find(&self, path: &str, inquiry: Inquiry) -> io::Result<Result<Choice, Found<'_>>> {
-        if inquiry.speed == Speed::Any {
-            return self.look(path, inquiry);
-        }
-        let (codings, second) = (inquiry.codings, inquiry.second());
+        let codings = inquiry.codings;
+        let second = inquiry.second.filter(|_| inquiry.speed == Speed::Cached && Recent::takes(path));
+        let Some(second) = second else { return self.look(path, inquiry) };
         let known = self.recent.find(path, codings).filter(|known| known.second == second);
-        let is_watched = known.as_ref().is_none_or(|known| known.turn.is_some());
+        let is_told = known.as_ref().is_none_or(|known| known.turn.is_some());
         // Before anything is looked at, for what happens meanwhile is of a later turn.
-        let turn = if is_watched { self.root.turn() } else { None };
-        if let Some(known) = known.filter(|known| turn.is_some() && known.turn == turn)
+        let Some(turn) = is_told.then(|| self.root.turn()).flatten() else { return self.look(path, inquiry) };
+        if let Some(known) = known.as_ref().filter(|known| known.turn == Some(turn))
             && let Some(kept) = known.kept()
         {
             return Ok(Ok(Choice::Kept(kept)));
         }
-        let found = self.look(path, inquiry)?;
-        if let (Some(_), Ok(Choice::Kept(kept))) = (turn, &found)
-            && kept.at == 0
+        let found = self.look(path, Inquiry { is_told, ..inquiry })?;
+        if let Ok(Choice::Kept(kept)) = &found
+            && self.root.is_first(kept)
         {
-            let beside = kept.coding.map(|coding| format!("{path}{}", extension(coding)));
-            match self.root.watches(path, beside.as_deref()) {
-                Watching::Goes => self.recent.remember(path, codings, second, turn, kept),
-                Watching::Begins => {}
-                Watching::Never => self.recent.remember(path, codings, second, None, kept),
+            let codings_beside = if kept.facts.is_compressed { Codings::default() } else { codings };
+            let beside = codings_beside.iter().map(|coding| format!("{path}{}", extension(coding)));
+            let told = match &known {
+                Some(known) if known.is_restless() => Told::Never,
+                _ => self.root.told(path, beside),
+            };
+            let remember = |turn| self.recent.remember((path, codings), second, turn, kept, known.as_ref());
+            match told {
+                Told::Yes => remember(Some(turn)),
+                Told::Never => remember(None),
+                Told::FromNow | Told::NotNow => {}
             }
         }
         Ok(found)
@@ -103,7 +104,7 @@ impl Shelf {
     fn look(&self, path: &str, inquiry: Inquiry) -> io::Result<Result<Choice, Found<'_>>> {
         let recalled = self.memory.recall(path).filter(|kept| {
             kept.at == 0
-                && kept.resolved.load(Relaxed) == inquiry.second()
+                && inquiry.second == Some(kept.resolved.load(Relaxed))
                 && self.root.glance(path) == Some(kept.stamp)
         });
         if let Some(kept) = recalled
@@ -119,8 +120,8 @@ impl Shelf {
             };
             let kept = self.memory.find(path, None, &stamp).filter(|kept| kept.at == at);
             // On other file systems than local ones even a glance may take long.
-            if let Some(kept) = kept.as_ref().filter(|_| inquiry.speed == Speed::Cached) {
-                kept.resolved.store(inquiry.second(), Relaxed);
+            if let (Some(kept), Some(second), Speed::Cached) = (&kept, inquiry.second, inquiry.speed) {
+                kept.resolved.store(second, Relaxed);
             }
             if let Some(chosen) = self.choose(Spot { path, at, stamp }, kept, inquiry)? {
                 return Ok(Ok(chosen));
@@ -137,7 +138,7 @@ impl Shelf {
         kept: Option<Arc<Kept>>,
         inquiry: Inquiry,
     ) -> io::Result<Option<Choice>> {
-        let (Inquiry { codings, speed, .. }, second) = (inquiry, inquiry.second());
+        let Inquiry { codings, speed, second, is_told, .. } = inquiry;
         let path = file.path;
         if codings.is_empty()
             && let Some(kept) = kept
@@ -147,7 +148,8 @@ impl Shelf {
         let facts = kept.as_ref().map_or_else(|| self.facts(path), |kept| kept.facts.clone());
         if !facts.is_compressed && !codings.is_empty() {
             let made = codings.iter().next().filter(|_| self.may_compress(&facts, &file.stamp));
-            let is_alone = kept.as_ref().is_some_and(|kept| kept.alone.load(Relaxed) == second);
+            let is_alone =
+                !is_told && kept.as_ref().is_some_and(|kept| second == Some(kept.alone.load(Relaxed)));
             let sibling = if is_alone { None } else { self.sibling(file, codings, speed)? };
             if let Some((coding, beside, at, stamp)) = sibling {
                 let sibling = Spot { path: &beside, at, stamp };
@@ -156,7 +158,7 @@ impl Shelf {
                 {
                     return Ok(Some(loaded.choice(facts, Some(coding), inquiry.now)));
                 }
-            } else if let Some(kept) = kept.as_ref().filter(|_| codings.is_all()) {
+            } else if let (Some(kept), Some(second), true) = (&kept, second, codings.is_all()) {
                 kept.alone.store(second, Relaxed);
             }
             if let Some(coding) = made

@@ -220,8 +220,8 @@ mod tests {
             dated: None,
             heads: OnceLock::new(),
             settled: true,
-            resolved: AtomicU64::new(0),
-            alone: AtomicU64::new(0),
+            resolved: AtomicU64::new(u64::MAX),
+            alone: AtomicU64::new(u64::MAX),
         })
     }
 

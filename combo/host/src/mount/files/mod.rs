@@ -253,7 +253,7 @@ impl Site {
         let wants = Wants::of(headers);
         let codings = if wants.codings.is_none() { Codings::default() } else { Codings::of(headers) };
         let second = dates::seconds(now);
-        let inquiry = Inquiry { codings, speed, now, second };
+        let inquiry = Inquiry { codings, speed, now, second, is_told: false };
         let render = |choice| render::render(method, &wants, choice, second);
         Ok(match self.behind(place, headers, inquiry)? {
             Behind::File(choice) => render(choice),
@@ -279,7 +279,10 @@ impl Site {
                 Err(error) => return Err(error),
                 Ok(Some(chosen)) => {
                     let mut response = render(Choice::Other(Box::new(chosen)));
-                    let _ = response.headers_mut().insert(CONTENT_SECURITY_POLICY, NOTHING_FROM_ELSEWHERE);
+                    if response.status() != StatusCode::NOT_MODIFIED {
+                        let _ =
+                            response.headers_mut().insert(CONTENT_SECURITY_POLICY, NOTHING_FROM_ELSEWHERE);
+                    }
                     response
                 }
                 Ok(None) => refuse(StatusCode::NOT_FOUND),

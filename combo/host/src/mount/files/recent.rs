@@ -1,7 +1,7 @@
 //! What a path led to a moment ago for clients that take the same codings: it is that again for as long as nothing
 //! has happened in the folders on the way, and no longer than the second that it was found in.
 //!
-//! Keeps nothing alive that memory has let go of.
+//! Keeps no contents that memory has let go of. What changes often is looked at.
 
 use std::{
     fmt,
@@ -19,6 +19,9 @@ const PATHS: usize = 4_096;
 /// Longer ones are not.
 const LONGEST: usize = 256;
 
+/// How often something may have happened within the second until it is looked at for the rest of it.
+const OFTEN: u8 = 8;
+
 /// What is remembered for one mount, for all workers.
 pub(super) struct Recent(Cache<Key, Known>);
 
@@ -27,8 +30,10 @@ pub(super) struct Recent(Cache<Key, Known>);
 pub(super) struct Known {
     /// The second in which it was found, of the wall clock.
     pub(super) second: u64,
-    /// The turn of the watch; none where the folders on the way cannot be watched.
+    /// The turn of the watch; none where it is looked at.
     pub(super) turn: Option<u64>,
+    /// How often it was looked for in this second because something had happened.
+    again: u8,
     kept: Weak<Kept>,
 }
 
@@ -36,25 +41,35 @@ impl Known {
     pub(super) fn kept(&self) -> Option<Arc<Kept>> {
         self.kept.upgrade()
     }
+
+    /// So much has happened lately that there is no use in asking.
+    pub(super) fn is_restless(&self) -> bool {
+        self.again >= OFTEN
+    }
 }
 
 impl Recent {
+    /// Whether it remembers such a path.
+    pub(super) fn takes(path: &str) -> bool {
+        path.len() <= LONGEST
+    }
+
     pub(super) fn find(&self, path: &str, codings: Codings) -> Option<Known> {
         self.0.get(&Name { path, codings })
     }
 
+    /// Remembers what a path led to in this second, in which `before` was known.
     pub(super) fn remember(
         &self,
-        path: &str,
-        codings: Codings,
+        (path, codings): (&str, Codings),
         second: u64,
         turn: Option<u64>,
         kept: &Arc<Kept>,
+        before: Option<&Known>,
     ) {
-        if path.len() <= LONGEST {
-            let known = Known { second, turn, kept: Arc::downgrade(kept) };
-            self.0.insert(Key { path: path.into(), codings }, known);
-        }
+        let again = before.map_or(0, |known| known.again.saturating_add(1));
+        let known = Known { second, turn, again, kept: Arc::downgrade(kept) };
+        self.0.insert(Key { path: path.into(), codings }, known);
     }
 }
 

@@ -163,23 +163,21 @@ fn with_head(status: StatusCode, chosen: Chosen, now: Option<u64>) -> (Response<
     let mut response = Response::new(FilesBody::empty());
     *response.status_mut() = status;
     *response.headers_mut() = HeaderMap::with_capacity(12);
-    // Who has it is told what makes it known again, and nothing that it has (RFC 9110, 15.4.5): there is a tag for
-    // whatever there is a date for.
+    // Who has it is told what makes it known again, and nothing that it has (RFC 9110, 15.4.5).
     let known = status == StatusCode::NOT_MODIFIED;
     set(&mut response, CACHE_CONTROL, caching);
-    if let Some(tag) = tag {
-        set(&mut response, ETAG, tag);
-    }
     if !known {
         set(&mut response, X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     }
     // RFC 9110, 8.8.2.1: never later than now; nor of now, for whoever asks by it would not see the next change. The
     // entity tag stays as it is.
-    if let Some(dated) = dated
-        && !known
+    if let Some(dated) = dated.filter(|_| !known || tag.is_none())
         && modified.is_some_and(|modified| is_over(modified, now))
     {
         set(&mut response, LAST_MODIFIED, dated);
+    }
+    if let Some(tag) = tag {
+        set(&mut response, ETAG, tag);
     }
     if let Some(coding) = coding
         && !known

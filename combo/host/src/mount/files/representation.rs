@@ -118,7 +118,7 @@ impl Kept {
     ) -> Self {
         let (tag, length) = (tag(&contents), contents.len().into());
         let dated = stamp.modified().and_then(date);
-        let (heads, resolved, alone) = (OnceLock::new(), AtomicU64::new(0), AtomicU64::new(0));
+        let (heads, resolved, alone) = (OnceLock::new(), AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
         Self { stamp, at, contents, facts, coding, tag, length, dated, heads, settled: true, resolved, alone }
     }
 

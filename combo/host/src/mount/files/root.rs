@@ -19,8 +19,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, fstat, fstatfs, makedev,
-        openat, openat2, readlinkat, statx,
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, fstat,
+        fstatfs, makedev, openat, openat2, readlinkat, statx,
     },
     io::Errno,
 };
@@ -31,7 +31,7 @@ use super::{
     memory::Kept,
     opened::{Opened, Speed, Stamp},
     said::Layer,
-    watched::Watched,
+    watched::{Told, Watched},
 };
 use crate::local::KINDS;
 
@@ -85,15 +85,6 @@ pub(super) enum Resolver {
         cached: bool,
     },
     Walk,
-}
-
-/// Whether what happens to a file is told of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Watching {
-    Goes,
-    /// From the next turn on.
-    Begins,
-    Never,
 }
 
 /// What is at a path.
@@ -208,20 +199,32 @@ impl Root {
         self.watched.as_ref()?.turn()
     }
 
-    /// Whether all that decides what is at `path` in the first folder, and at `beside`, has been watched since the turn
-    /// that lasts; begins to watch it if not. Links lead to where nothing is watched.
-    pub(super) fn watches(&self, path: &str, beside: Option<&str>) -> Watching {
+    /// Whether what decides what is at `path` in the first folder, and at the paths beside it, is told by another turn; has
+    /// it told from now on if not.
+    pub(super) fn told(&self, path: &str, mut beside: impl Iterator<Item = String>) -> Told {
         let (Some(watched), Some(Place::Disk(folder))) = (&self.watched, self.places.first()) else {
-            return Watching::Never;
+            return Told::Never;
         };
-        if !watched.knows(path) {
-            return if watched.follow(folder.as_fd(), path) { Watching::Begins } else { Watching::Never };
+        match watched.told(folder.as_fd(), path) {
+            Told::Yes if self.is_elsewhere(path) || beside.any(|path| self.is_elsewhere(&path)) => {
+                Told::Never
+            }
+            told => told,
         }
-        let is_link = |path| {
-            let seen = self.seen(path, AtFlags::SYMLINK_NOFOLLOW);
-            seen.is_some_and(|stat| kind(&stat) == FileType::Symlink)
-        };
-        if is_link(path) || beside.is_some_and(is_link) { Watching::Never } else { Watching::Goes }
+    }
+
+    /// Whether what happens to the file at a path is told of another folder: the one that a link leads to, or that it is
+    /// mounted from.
+    fn is_elsewhere(&self, path: &str) -> bool {
+        self.seen(path, AtFlags::SYMLINK_NOFOLLOW).is_some_and(|stat| {
+            kind(&stat) == FileType::Symlink || stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+        })
+    }
+
+    /// Whether nothing but the first folder decides that just this is found.
+    pub(super) fn is_first(&self, kept: &Kept) -> bool {
+        let disks = || self.places.iter().filter(|place| matches!(place, Place::Disk(_))).count();
+        kept.at == 0 && (kept.stamp != Stamp::BINARY || disks() == 1)
     }
 
     /// Opens the regular file that was found at `path` in one of the folders. Another one may have taken its place

@@ -2,12 +2,12 @@
 //!
 //! Nobody waits for what inotify tells. Whoever is about to believe what was seen asks whether there is something to
 //! tell, which costs a sixth of a look at the file: the kernel has it ready before the call that changed something
-//! returns. It tells nothing of what is written through a mapping or by another name (a hard link), and of what is
-//! mounted over a folder; so nothing is to be believed for long.
+//! returns. It tells nothing of what is written through a mapping, by `io_submit`, or by another name or descriptor (a
+//! hard link), and of what is mounted or unmounted; so nothing is to be believed for long.
 #![expect(clippy::disallowed_methods, reason = "this is where folders are watched, without waiting")]
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     io,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -27,6 +27,7 @@ use rustix::{
     io::{Errno, ioctl_fionread},
 };
 
+use super::path::joined;
 use crate::ways;
 
 /// What happens to the names in a folder, and to what they stand for.
@@ -44,21 +45,22 @@ const MOST: usize = 1_024;
 /// How often those of before are given up for those of now.
 const TERM: Duration = Duration::from_secs(60);
 
-/// The folders of one process that are watched: of all mounts, for a user has not many inotify instances.
+/// What is told one process of the folders of all its mounts, for a user has not many inotify instances.
 #[derive(Debug)]
-struct Watch {
+struct Listening {
     inotify: OwnedFd,
     /// Odd while somebody takes what there is to tell, another one ever after.
     turn: AtomicU64,
-    known: Mutex<Known>,
+    folders: Mutex<Folders>,
 }
 
-/// What is watched already.
+/// The folders that are watched.
 #[derive(Debug)]
-struct Known {
-    /// By root.
-    folders: HashMap<u64, HashSet<Box<str>>>,
-    watches: HashSet<i32>,
+struct Folders {
+    /// Their ways below each root; none without those that it leads through.
+    ways: HashMap<u64, HashSet<Box<str>>>,
+    /// By watch, the root and the way of each: more than one where mounts share a folder.
+    watches: HashMap<i32, Vec<(u64, Box<str>)>>,
     since: Instant,
     roots: u64,
 }
@@ -66,80 +68,86 @@ struct Known {
 /// The folders below one root.
 #[derive(Debug)]
 pub(super) struct Watched {
-    watch: Arc<Watch>,
+    listening: Arc<Listening>,
     root: u64,
+}
+
+/// Whether what happens on the way to a file is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Since a turn before the one that lasts, or longer.
+    Yes,
+    /// From the next turn on.
+    FromNow,
+    /// Others are just finding out.
+    NotNow,
+    Never,
 }
 
 impl Watched {
     /// For another root; nothing where there is no inotify.
     pub(super) fn new() -> Option<Self> {
-        static SHARED: Mutex<Weak<Watch>> = Mutex::new(Weak::new());
+        static SHARED: Mutex<Weak<Listening>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        let watch = match shared.upgrade() {
-            Some(watch) => watch,
+        let listening = match shared.upgrade() {
+            Some(listening) => listening,
             None => {
-                let watch = Arc::new(Watch::new().ok()?);
-                *shared = Arc::downgrade(&watch);
-                watch
+                let listening = Arc::new(Listening::new().ok()?);
+                *shared = Arc::downgrade(&listening);
+                listening
             }
         };
         drop(shared);
-        let mut known = watch.known();
-        known.roots += 1;
-        let root = known.roots;
-        drop(known);
-        Some(Self { watch, root })
+        let mut folders = listening.folders();
+        folders.roots += 1;
+        let root = folders.roots;
+        drop(folders);
+        Some(Self { listening, root })
     }
 
     /// The turn of now: who had the same before has missed nothing. None if that cannot be said.
     pub(super) fn turn(&self) -> Option<u64> {
-        self.watch.turn()
+        self.listening.turn()
     }
 
-    /// Whether the folders on the way to a file are watched.
-    pub(super) fn knows(&self, path: &str) -> bool {
-        let known = self.watch.known();
-        known.folders.get(&self.root).is_some_and(|folders| on_the_way(path).all(|way| folders.contains(way)))
-    }
-
-    /// Watches the folders on the way to a file below `folder`, one after the other; says whether it could. None of
-    /// them may be a link.
-    pub(super) fn follow(&self, folder: BorrowedFd<'_>, path: &str) -> bool {
-        let Some(mut known) = self.watch.try_known() else { return false };
-        let (root, watch) = (self.root, &self.watch);
-        let is_new =
-            |known: &Known, way: &str| !known.folders.get(&root).is_some_and(|folders| folders.contains(way));
-        // Room for all of them at once: what is given up may be what this one needs.
-        let new = on_the_way(path).filter(|way| is_new(&known, way)).count();
-        if known.watches.len() + new > MOST && !watch.begin_anew(&mut known) {
-            return false;
+    /// Whether what happens in the folders on the way to a file below `folder` is told; has them watched if they are not, one
+    /// after the other. None of them may be a link.
+    pub(super) fn told(&self, folder: BorrowedFd<'_>, path: &str) -> Told {
+        let Some(mut folders) = self.listening.try_folders() else { return Told::NotNow };
+        if on_the_way(path).all(|way| folders.has(self.root, way)) {
+            return Told::Yes;
         }
-        on_the_way(path).all(|way| !is_new(&known, way) || watch.add(&mut known, root, folder, way).is_ok())
+        match self.listening.follow(&mut folders, self.root, folder, path) {
+            Ok(()) => Told::FromNow,
+            Err(_) => Told::Never,
+        }
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        drop(self.watch.known().folders.remove(&self.root));
+        self.listening.folders().forget(self.root, "", &self.listening.inotify);
     }
 }
 
-impl Watch {
+impl Listening {
     fn new() -> io::Result<Self> {
         let inotify = ways::listen()?;
-        let known =
-            Known { folders: HashMap::new(), watches: HashSet::new(), since: Instant::now(), roots: 0 };
-        Ok(Self { inotify, turn: AtomicU64::new(2), known: Mutex::new(known) })
+        // A sandbox may not permit it.
+        let _ = ioctl_fionread(&inotify)?;
+        let (ways, watches) = (HashMap::new(), HashMap::new());
+        let folders = Mutex::new(Folders { ways, watches, since: Instant::now(), roots: 0 });
+        Ok(Self { inotify, turn: AtomicU64::new(2), folders })
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn folders(&self) -> MutexGuard<'_, Folders> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn try_known(&self) -> Option<MutexGuard<'_, Known>> {
-        match self.known.try_lock() {
-            Ok(known) => Some(known),
-            Err(TryLockError::Poisoned(known)) => Some(known.into_inner()),
+    fn try_folders(&self) -> Option<MutexGuard<'_, Folders>> {
+        match self.folders.try_lock() {
+            Ok(folders) => Some(folders),
+            Err(TryLockError::Poisoned(folders)) => Some(folders.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
     }
@@ -156,17 +164,18 @@ impl Watch {
     /// Takes a buffer full of what there is to tell; nothing if somebody else does or it cannot be read, and then
     /// nothing is believed any more.
     fn hear(&self) -> Option<()> {
-        let mut known = self.try_known()?;
+        let mut folders = self.try_folders()?;
         self.end_turn();
-        let Known { folders, watches, .. } = &mut *known;
         let heard = ways::hear(&self.inotify, |event| {
-            let what = event.events();
-            if what.contains(ReadFlags::IGNORED) {
-                let _ = watches.remove(&event.wd());
-            }
-            // By its name there is another folder now, or may be; of what is watched no more, its folder tells.
-            if what.intersects(ReadFlags::ISDIR | ReadFlags::QUEUE_OVERFLOW | ReadFlags::UNMOUNT) {
-                folders.clear();
+            let (watch, what) = (event.wd(), event.events());
+            let name = event.file_name().and_then(|name| name.to_str().ok());
+            if what.contains(ReadFlags::QUEUE_OVERFLOW) {
+                folders.clear(&self.inotify);
+            } else if what.contains(ReadFlags::IGNORED) {
+                folders.gone(watch, None, &self.inotify);
+            } else if what.contains(ReadFlags::ISDIR) && name.is_some() {
+                // By its name there is another folder now, or may be.
+                folders.gone(watch, name, &self.inotify);
             }
         });
         heard.ok()?;
@@ -185,32 +194,111 @@ impl Watch {
         let _ = self.turn.fetch_add(1, SeqCst);
     }
 
-    fn add(&self, known: &mut Known, root: u64, folder: BorrowedFd<'_>, way: &str) -> Result<(), Errno> {
+    fn follow(
+        &self,
+        folders: &mut Folders,
+        root: u64,
+        folder: BorrowedFd<'_>,
+        path: &str,
+    ) -> Result<(), Errno> {
+        let follow = |folders: &mut Folders| {
+            on_the_way(path).try_for_each(|way| match folders.has(root, way) {
+                true => Ok(()),
+                false => self.add(folders, root, folder, way),
+            })
+        };
+        match follow(folders) {
+            // From the root again, for what was given up may be what this one needs.
+            Err(Errno::NOSPC) if self.begin_anew(folders) => follow(folders),
+            followed => followed,
+        }
+    }
+
+    fn add(&self, folders: &mut Folders, root: u64, folder: BorrowedFd<'_>, way: &str) -> Result<(), Errno> {
         let within = Path::new(if way.is_empty() { "." } else { way });
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::CACHED;
         let opened = openat2(folder, within, flags, Mode::empty(), resolve)?;
         // Watches are set by name alone, and just this folder is meant.
         let name = format!("/proc/self/fd/{}", opened.as_raw_fd());
-        let _ = known.watches.insert(inotify::add_watch(&self.inotify, name, EVENTS)?);
-        let _ = known.folders.entry(root).or_default().insert(way.into());
+        let watch = inotify::add_watch(&self.inotify, name, EVENTS)?;
+        let is_full = folders.watches.len() >= MOST;
+        match folders.watches.entry(watch) {
+            Entry::Occupied(mut of) => of.get_mut().push((root, way.into())),
+            Entry::Vacant(_) if is_full => {
+                let _ = inotify::remove_watch(&self.inotify, watch);
+                return Err(Errno::NOSPC);
+            }
+            Entry::Vacant(new) => drop(new.insert(vec![(root, way.into())])),
+        }
+        let _ = folders.ways.entry(root).or_default().insert(way.into());
+        // Whoever has looked before may have missed something.
+        self.end_turn();
+        self.begin_turn();
         Ok(())
     }
 
     /// Gives up all watches, unless that was a moment ago; says whether it did.
-    fn begin_anew(&self, known: &mut Known) -> bool {
-        if known.since.elapsed() < TERM {
+    fn begin_anew(&self, folders: &mut Folders) -> bool {
+        if folders.since.elapsed() < TERM {
             return false;
         }
         self.end_turn();
-        for watch in known.watches.drain() {
-            // It fails if the folder is gone.
-            let _ = inotify::remove_watch(&self.inotify, watch);
-        }
-        known.folders.clear();
-        known.since = Instant::now();
+        folders.clear(&self.inotify);
+        folders.since = Instant::now();
         self.begin_turn();
         true
+    }
+}
+
+impl Folders {
+    fn has(&self, root: u64, way: &str) -> bool {
+        self.ways.get(&root).is_some_and(|ways| ways.contains(way))
+    }
+
+    /// Ends all watches.
+    fn clear(&mut self, inotify: &OwnedFd) {
+        for watch in self.watches.drain().map(|(watch, _)| watch) {
+            // It fails if the folder is gone.
+            let _ = inotify::remove_watch(inotify, watch);
+        }
+        self.ways.clear();
+    }
+
+    /// What was called so in a folder that is watched, or that folder itself, is not what is there.
+    fn gone(&mut self, watch: i32, name: Option<&str>, inotify: &OwnedFd) {
+        let Some(of) = self.watches.get(&watch) else { return };
+        let gone = |(root, way): &(u64, Box<str>)| {
+            (*root, name.map_or_else(|| way.to_string(), |name| joined(way, name)))
+        };
+        for (root, way) in of.iter().map(gone).collect::<Vec<_>>() {
+            self.forget(root, &way, inotify);
+        }
+        if name.is_none() {
+            drop(self.watches.remove(&watch));
+        }
+    }
+
+    /// Ends the watches of a folder and of all below it.
+    fn forget(&mut self, root: u64, way: &str, inotify: &OwnedFd) {
+        // Whoever is not watched has nobody below it that is.
+        let Some(ways) = self.ways.get_mut(&root).filter(|ways| ways.contains(way)) else { return };
+        let is_of = |other: &str| {
+            let below = other.strip_prefix(way);
+            below.is_some_and(|below| way.is_empty() || below.is_empty() || below.starts_with('/'))
+        };
+        ways.retain(|other| !is_of(other));
+        if ways.is_empty() {
+            drop(self.ways.remove(&root));
+        }
+        self.watches.retain(|watch, of| {
+            of.retain(|(other, way)| *other != root || !is_of(way));
+            if of.is_empty() {
+                // It fails if the folder is gone.
+                let _ = inotify::remove_watch(inotify, *watch);
+            }
+            !of.is_empty()
+        });
     }
 }
 
@@ -223,7 +311,7 @@ fn on_the_way(path: &str) -> impl Iterator<Item = &str> {
 impl Watched {
     /// Of which nobody else hears anything.
     pub(super) fn alone() -> Self {
-        Self { watch: Arc::new(Watch::new().unwrap()), root: 0 }
+        Self { listening: Arc::new(Listening::new().unwrap()), root: 0 }
     }
 }
 
@@ -262,8 +350,10 @@ mod tests {
             }
             let opened = open(folder.path(), OFlags::PATH, Mode::empty()).unwrap();
             let case = Self { folder, opened, watched: Watched::alone() };
-            assert!(!case.watched.knows(FILE));
-            assert!(case.follows(FILE) && case.watched.knows(FILE));
+            assert!(!case.knows(FILE));
+            // Whoever has looked before has seen what may have changed since, unheard.
+            case.told(|case| assert!(case.follows(FILE)));
+            assert!(case.knows(FILE));
             case
         }
 
@@ -271,13 +361,29 @@ mod tests {
             self.folder.path().join(path)
         }
 
+        /// Whether all folders on the way are watched.
+        fn knows(&self, path: &str) -> bool {
+            let folders = self.watched.listening.folders();
+            on_the_way(path).all(|way| folders.has(self.watched.root, way))
+        }
+
+        /// Whether they are, or can be.
         fn follows(&self, path: &str) -> bool {
-            self.watched.follow(self.opened.as_fd(), path)
+            let known = self.knows(path);
+            match self.watched.told(self.opened.as_fd(), path) {
+                Told::Yes => known,
+                Told::FromNow => !known,
+                Told::NotNow | Told::Never => false,
+            }
+        }
+
+        fn watches(&self) -> usize {
+            self.watched.listening.folders().watches.len()
         }
 
         /// Has all taken that there is to tell, a buffer full at a time.
         fn hear_all(&self) {
-            while ioctl_fionread(&self.watched.watch.inotify) != Ok(0) {
+            while ioctl_fionread(&self.watched.listening.inotify) != Ok(0) {
                 let _ = self.watched.turn();
             }
         }
@@ -285,12 +391,11 @@ mod tests {
         /// Another turn has come when this has returned, and it stays.
         #[track_caller]
         fn told(&self, happens: impl FnOnce(&Self)) {
+            self.hear_all();
             let before = self.watched.turn().expect("a turn");
             assert_eq!(self.watched.turn(), Some(before));
             happens(self);
-            let after = self.watched.turn().expect("a turn");
-            assert_ne!(after, before);
-            assert_eq!(self.watched.turn(), Some(after));
+            assert_ne!(self.watched.turn().expect("a turn"), before);
         }
     }
 
@@ -300,7 +405,7 @@ mod tests {
         fn check(knows: bool, happens: impl FnOnce(&Case)) {
             let case = Case::new();
             case.told(happens);
-            assert_eq!(case.watched.knows(FILE), knows);
+            assert_eq!(case.knows(FILE), knows);
             // What is there by then is followed, if it can be.
             if case.follows(FILE) {
                 case.told(|case| fs::write(case.at(FILE), "again").unwrap());
@@ -320,6 +425,8 @@ mod tests {
             fs::rename(case.at("next"), case.at(FILE)).unwrap();
         });
         check(true, |case| fs::hard_link(case.at(FILE), case.at("a/b/d")).unwrap());
+        check(true, |case| fs::create_dir(case.at("a/another")).unwrap());
+        check(true, |case| fs::remove_dir_all(case.at("other")).unwrap());
         check(false, |case| fs::rename(case.at("a"), case.at("gone")).unwrap());
         check(false, |case| fs::rename(case.at("a/b"), case.at("b")).unwrap());
         check(false, |case| fs::remove_dir_all(case.at("a")).unwrap());
@@ -339,7 +446,7 @@ mod tests {
         fs::rename(case.at("a"), case.at("gone")).unwrap();
         fs::rename(case.at("other"), case.at("a")).unwrap();
         let _ = case.watched.turn();
-        assert!(!case.watched.knows(FILE) && case.follows(FILE) && case.watched.knows(FILE));
+        assert!(!case.knows(FILE) && case.follows(FILE) && case.knows(FILE));
         case.told(|case| fs::write(case.at(FILE), "new").unwrap());
     }
 
@@ -348,9 +455,9 @@ mod tests {
         let case = Case::new();
         symlink("a", case.at("link")).unwrap();
         for path in ["link/b/c", "none/c", "a/b/c/d", "../c"] {
-            assert!(!case.follows(path) && !case.watched.knows(path), "{path}");
+            assert!(!case.follows(path) && !case.knows(path), "{path}");
         }
-        assert!(case.follows("no-file") && case.watched.knows("a/b/no-file"));
+        assert!(case.follows("no-file") && case.knows("a/b/no-file"));
     }
 
     #[test]
@@ -365,18 +472,18 @@ mod tests {
             }
             fs::rename(case.at("a"), case.at("gone")).unwrap();
             case.hear_all();
-            assert!(!case.watched.knows(FILE));
+            assert!(!case.knows(FILE));
         });
     }
 
     #[test]
     fn nobody_believes_anything_while_another_takes_what_is_told() {
         let case = Case::new();
-        let held = case.watched.watch.known();
+        let held = case.watched.listening.folders();
         assert!(case.watched.turn().is_some());
         fs::write(case.at(FILE), "new").unwrap();
         assert_eq!(case.watched.turn(), None);
-        assert!(!case.follows("other/b/c"));
+        assert_eq!(case.watched.told(case.opened.as_fd(), "other/b/c"), Told::NotNow);
         drop(held);
         assert!(case.watched.turn().is_some());
     }
@@ -386,24 +493,46 @@ mod tests {
         let case = Case::new();
         let path = |at: usize| format!("many/{at}/file");
         (0..MOST).for_each(|at| fs::create_dir_all(case.at(&format!("many/{at}"))).unwrap());
+        case.hear_all();
         let followed = (0..MOST).filter(|at| case.follows(&path(*at))).count();
         // The root, `a`, `b` and `many` are watched, too.
-        assert_eq!(followed, MOST - 4);
-        assert_eq!(case.watched.watch.known().watches.len(), MOST);
+        assert_eq!((followed, case.watches()), (MOST - 4, MOST));
         assert!(case.follows(FILE) && !case.follows(&path(MOST - 1)));
-        // Of what is gone no watch is left.
-        fs::remove_dir_all(case.at("many/0")).unwrap();
-        let _ = case.watched.turn();
-        assert_eq!(case.watched.watch.known().watches.len(), MOST - 1);
-        assert!(case.follows("file") && !case.follows(&path(MOST - 1)));
-        // A minute later those of now are watched.
-        let before = case.watched.turn().unwrap();
-        case.watched.watch.known().since -= TERM;
-        assert!(case.follows(&path(MOST - 1)) && !case.watched.knows(FILE));
-        assert_eq!(case.watched.watch.known().watches.len(), 3);
-        assert_ne!(case.watched.turn().unwrap(), before);
+        // Others that come and go change nothing about that.
+        fs::create_dir(case.at("many/other")).unwrap();
+        fs::rename(case.at("many/other"), case.at("other/other")).unwrap();
         case.hear_all();
-        case.told(|case| fs::write(case.at(&path(MOST - 1)), "new").unwrap());
+        assert_eq!((case.knows(FILE), case.knows(&path(7)), case.watches()), (true, true, MOST));
+        // Of what is gone or elsewhere no watch is left.
+        fs::remove_dir_all(case.at("many/0")).unwrap();
+        fs::rename(case.at("many/1"), case.at("1")).unwrap();
+        case.hear_all();
+        assert_eq!(case.watches(), MOST - 2);
+        assert!(case.follows(&path(MOST - 1)) && case.follows(&path(MOST - 2)));
+        assert!(!case.follows(&path(MOST - 3)) && case.watches() == MOST);
+        // A minute later those of now are watched.
+        let before = case.watched.turn();
+        case.watched.listening.folders().since -= TERM;
+        assert!(case.follows(&path(MOST - 3)) && !case.knows(FILE));
+        assert_eq!(case.watches(), 3);
+        assert_ne!(case.watched.turn(), before);
+        case.hear_all();
+        case.told(|case| fs::write(case.at(&path(MOST - 3)), "new").unwrap());
+    }
+
+    #[test]
+    fn mounts_may_share_a_folder_and_one_may_go() {
+        let case = Case::new();
+        let listening = case.watched.listening.clone();
+        let other = Watched { listening: listening.clone(), root: 7 };
+        let opened = open(case.at("a"), OFlags::PATH, Mode::empty()).unwrap();
+        assert_eq!(other.told(opened.as_fd(), "b/c"), Told::FromNow);
+        assert_eq!(case.watches(), 3);
+        drop(other);
+        assert!(case.watches() == 3 && case.knows(FILE));
+        case.told(|case| fs::write(case.at(FILE), "new").unwrap());
+        drop(case);
+        assert!(listening.folders().watches.is_empty() && listening.folders().ways.is_empty());
     }
 
     /// Many ask and many change; who has the turn of before has missed nothing.
@@ -420,6 +549,7 @@ mod tests {
                 });
             }
             let path = case.at(FILE);
+            let _over = Over(over);
             for round in 0..5_000_u32 {
                 let before = loop {
                     if let Some(turn) = case.watched.turn() {
@@ -429,14 +559,22 @@ mod tests {
                 fs::write(&path, round.to_string()).unwrap();
                 assert_ne!(case.watched.turn(), Some(before), "{round}");
             }
-            over.store(1, SeqCst);
         });
+    }
+
+    /// Ends the others, however this ends.
+    struct Over<'a>(&'a AtomicU64);
+
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(1, SeqCst);
+        }
     }
 
     #[test]
     fn all_roots_of_a_process_have_one_instance() {
         let [one, two] = [Watched::new().unwrap(), Watched::new().unwrap()];
-        assert!(Arc::ptr_eq(&one.watch, &two.watch));
+        assert!(Arc::ptr_eq(&one.listening, &two.listening));
         assert_ne!(one.root, two.root);
     }
 }

@@ -272,3 +272,24 @@ async fn in_a_build_with_debug_assertions_it_is_the_folder() {
     assert_eq!(get(&files, "/a.txt").await.body, "new");
     assert_eq!(get(&files, "/").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_file_that_appears_between_a_folder_and_the_binary_is_seen_at_once() {
+    static THESE: [Asset; 1] = [asset("both.txt", "binary")];
+    let (first, second) = (Site::new(), Site::new());
+    let resolve = |folder: &Path| match folder.to_str() {
+        Some("first") => vec![first.site.path().to_owned()],
+        _ => vec![second.site.path().to_owned()],
+    };
+    let embedded = Files::embedded(Embedded::in_binary("these", &THESE));
+    let said = Files::folder("first").over(Files::folder("second").over(embedded));
+    let files = Served::open(said, resolve).unwrap();
+    for round in 0..5 {
+        for _ in 0..5 {
+            assert_eq!(get(&files, "/both.txt").await.body, "binary");
+        }
+        fs::write(second.path("both.txt"), "disk").unwrap();
+        assert_eq!(get(&files, "/both.txt").await.body, "disk", "{round}");
+        fs::remove_file(second.path("both.txt")).unwrap();
+    }
+}

@@ -2,7 +2,10 @@
 
 use std::{io::Write, sync::atomic::AtomicU64};
 
-use super::{watched::Watched, *};
+use super::{
+    watched::{Told, Watched},
+    *,
+};
 
 #[tokio::test]
 async fn what_is_kept_is_served_without_the_pool() {
@@ -148,14 +151,18 @@ async fn what_comes_and_goes_beside_a_file_is_seen_at_once() {
         made.finish().unwrap()
     };
     let files = watched(&site, Some(Watched::alone()));
-    let coded = async |coding: &str, text: &str| {
-        let _ = watch(&files, FILE, "gzip").await;
-        let answered = get_in(&files, "/deep/a.css", "gzip").await;
-        assert_eq!((answered.header(CONTENT_ENCODING), answered.decoded()), (coding, text.into()));
-    };
+    const CODINGS: [&str; 2] = ["gzip", "gzip, br;q=0.9, zstd;q=0.9"];
     let now = async |coding: &str, text: &str| {
-        let answered = get_in(&files, "/deep/a.css", "gzip").await;
-        assert_eq!((answered.header(CONTENT_ENCODING), answered.decoded()), (coding, text.into()));
+        for codings in CODINGS {
+            let answered = get_in(&files, "/deep/a.css", codings).await;
+            assert_eq!((answered.header(CONTENT_ENCODING), answered.decoded()), (coding, text.into()));
+        }
+    };
+    let coded = async |coding: &str, text: &str| {
+        for codings in CODINGS {
+            let _ = watch(&files, FILE, codings).await;
+        }
+        now(coding, text).await;
     };
     // Compressed here.
     coded("gzip", &plain).await;
@@ -178,9 +185,11 @@ async fn what_comes_and_goes_beside_a_file_is_seen_at_once() {
 #[tokio::test]
 async fn what_a_link_leads_to_is_looked_at() {
     let site = Site::new().aged("deep/a.css", text(9_000, 1), 9).aged("gz/a", "compressed", 5);
-    let site = site.link("../gz/a", "deep/a.css.gz").link("deep/a.css", "b.css");
+    let site =
+        site.link("../gz/a", "deep/a.css.gz").link("deep/a.css", "b.css").link("../gz/br", "deep/a.css.br");
     let files = watched(&site, Some(Watched::alone()));
-    for (path, codings) in [("deep/a.css", "gzip"), ("b.css", "")] {
+    // One of them leads to where there is nothing yet.
+    for (path, codings) in [("deep/a.css", "gzip"), ("deep/a.css", "gzip, br"), ("b.css", "")] {
         let asked = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_str(codings).unwrap())]);
         let due = SystemTime::now() + PATIENCE;
         let known = loop {
@@ -192,10 +201,54 @@ async fn what_a_link_leads_to_is_looked_at() {
         };
         assert_eq!(known.turn, None, "{path}");
     }
+    site.replace("gz/br", "better");
+    assert_eq!(get_in(&files, "/deep/a.css", "br, gzip").await.bytes, "better");
     site.replace("gz/a", "something else");
     assert_eq!(get_in(&files, "/deep/a.css", "gzip").await.bytes, "something else");
     site.replace("deep/a.css", "new");
     assert_eq!(get(&files, "/b.css").await.body, "new");
+}
+
+/// Two ask in the same moment, and neither knows of the other.
+#[tokio::test]
+async fn what_was_seen_before_it_was_watched_is_not_believed() {
+    const FILE: &str = "deep/a.txt";
+    let site = Site::new().aged(FILE, "old", 9);
+    let files = watched(&site, Some(Watched::alone()));
+    let Shelf { root, memory, .. } = &files.site.shelf;
+    let turn = root.turn();
+    while !is_kept(&files, FILE, None) {
+        let head = Request::get("/deep/a.txt").body(()).unwrap().into_parts().0;
+        drop(files.site.answer(Question::of(&head), Speed::Any).unwrap());
+    }
+    assert!(turn.is_some() && root.turn() == turn);
+    let kept = memory.recall(FILE).unwrap();
+    site.replace(FILE, "new");
+    // The other one is first.
+    assert_eq!(root.told(FILE, std::iter::empty()), Told::FromNow);
+    assert_eq!(root.told(FILE, std::iter::empty()), Told::Yes);
+    assert_ne!(root.turn(), turn);
+    let second = dates::seconds(SystemTime::now()).unwrap();
+    files.site.shelf.recent.remember((FILE, Codings::default()), second, turn, &kept, None);
+    assert_eq!(get(&files, "/deep/a.txt").await.body, "new");
+}
+
+#[tokio::test]
+async fn what_changes_often_is_looked_at() {
+    let site = Site::new().aged("a.txt", "old", 9);
+    let files = watched(&site, Some(Watched::alone()));
+    let due = SystemTime::now() + PATIENCE;
+    for round in 0.. {
+        assert!(SystemTime::now() < due, "it is never left alone");
+        fs::write(site.path("another.txt"), round.to_string()).unwrap();
+        assert_eq!(get(&files, "/a.txt").await.body, "old");
+        let known = files.site.shelf.recent.find("a.txt", Codings::default());
+        if known.is_some_and(|known| known.turn.is_none()) {
+            break;
+        }
+    }
+    site.replace("a.txt", "new");
+    assert_eq!(get(&files, "/a.txt").await.body, "new");
 }
 
 #[tokio::test]
