@@ -53,8 +53,8 @@ pub(super) struct Inquiry {
     pub(super) now: SystemTime,
     /// The second of it, in which some things are believed.
     pub(super) second: Option<u64>,
-    /// Whether what happens meanwhile is told afterwards.
-    pub(super) is_told: bool,
+    /// The turn of the watch before anything was looked at, if whatever happens on the way is told by another.
+    pub(super) turn: Option<u64>,
 }
 
 impl Shelf {
@@ -65,34 +65,37 @@ impl Shelf {
     ///
     /// When the world refuses; [`WouldBlock`](io::ErrorKind::WouldBlock) if it has to be asked at any speed.
     pub(super) fn find(&self, path: &str, inquiry: Inquiry) -> io::Result<Result<Choice, Found<'_>>> {
-        let codings = inquiry.codings;
-        let second = inquiry.second.filter(|_| inquiry.speed == Speed::Cached && Recent::takes(path));
+        let (codings, on_worker) = (inquiry.codings, inquiry.speed == Speed::Cached);
+        let second = inquiry.second.filter(|_| Recent::takes(path));
         let Some(second) = second else { return self.look(path, inquiry) };
-        let known = self.recent.find(path, codings).filter(|known| known.second == second);
+        let known = if on_worker { self.recent.find(path, codings) } else { None };
+        let known = known.filter(|known| known.second == second);
         let is_told = known.as_ref().is_none_or(|known| known.turn.is_some());
         // Before anything is looked at, for what happens meanwhile is of a later turn.
         let Some(turn) = is_told.then(|| self.root.turn()).flatten() else { return self.look(path, inquiry) };
         if let Some(known) = known.as_ref().filter(|known| known.turn == Some(turn))
             && let Some(kept) = known.kept()
         {
+            self.memory.touch(path, &kept);
             return Ok(Ok(Choice::Kept(kept)));
         }
-        let found = self.look(path, Inquiry { is_told, ..inquiry })?;
-        if let Ok(Choice::Kept(kept)) = &found
+        let beside = codings.iter().map(|coding| format!("{path}{}", extension(coding)));
+        let told = match &known {
+            Some(known) if known.is_restless() => Told::Never,
+            _ => self.root.told(path, beside),
+        };
+        let turn = match told {
+            Told::Yes => Some(turn),
+            Told::FromNow => self.root.turn(),
+            Told::NotNow | Told::Never => None,
+        };
+        let found = self.look(path, Inquiry { turn, ..inquiry })?;
+        if on_worker
+            && let Ok(Choice::Kept(kept)) = &found
             && self.root.is_first(kept)
+            && (turn.is_some() || told == Told::Never)
         {
-            let codings_beside = if kept.facts.is_compressed { Codings::default() } else { codings };
-            let beside = codings_beside.iter().map(|coding| format!("{path}{}", extension(coding)));
-            let told = match &known {
-                Some(known) if known.is_restless() => Told::Never,
-                _ => self.root.told(path, beside),
-            };
-            let remember = |turn| self.recent.remember((path, codings), second, turn, kept, known.as_ref());
-            match told {
-                Told::Yes => remember(Some(turn)),
-                Told::Never => remember(None),
-                Told::FromNow | Told::NotNow => {}
-            }
+            self.recent.remember((path, codings), second, turn, kept, known.as_ref());
         }
         Ok(found)
     }
@@ -105,6 +108,7 @@ impl Shelf {
         let recalled = self.memory.recall(path).filter(|kept| {
             kept.at == 0
                 && inquiry.second == Some(kept.resolved.load(Relaxed))
+                && self.is_whole(kept, path, inquiry)
                 && self.root.glance(path) == Some(kept.stamp)
         });
         if let Some(kept) = recalled
@@ -118,7 +122,7 @@ impl Shelf {
                 Found::Asset(asset) => return Ok(Ok(self.embedded(path, &asset, inquiry)?)),
                 found => return Ok(Err(found)),
             };
-            let kept = self.memory.find(path, None, &stamp).filter(|kept| kept.at == at);
+            let kept = self.recall((path, None), Spot { path, at, stamp }, inquiry);
             // On other file systems than local ones even a glance may take long.
             if let (Some(kept), Some(second), Speed::Cached) = (&kept, inquiry.second, inquiry.speed) {
                 kept.resolved.store(second, Relaxed);
@@ -138,7 +142,7 @@ impl Shelf {
         kept: Option<Arc<Kept>>,
         inquiry: Inquiry,
     ) -> io::Result<Option<Choice>> {
-        let Inquiry { codings, speed, second, is_told, .. } = inquiry;
+        let Inquiry { codings, speed, second, turn, .. } = inquiry;
         let path = file.path;
         if codings.is_empty()
             && let Some(kept) = kept
@@ -149,7 +153,7 @@ impl Shelf {
         if !facts.is_compressed && !codings.is_empty() {
             let made = codings.iter().next().filter(|_| self.may_compress(&facts, &file.stamp));
             let is_alone =
-                !is_told && kept.as_ref().is_some_and(|kept| second == Some(kept.alone.load(Relaxed)));
+                turn.is_none() && kept.as_ref().is_some_and(|kept| second == Some(kept.alone.load(Relaxed)));
             let sibling = if is_alone { None } else { self.sibling(file, codings, speed)? };
             if let Some((coding, beside, at, stamp)) = sibling {
                 let sibling = Spot { path: &beside, at, stamp };
@@ -245,8 +249,8 @@ impl Shelf {
         facts: &Facts,
         inquiry: Inquiry,
     ) -> io::Result<Option<Arc<Kept>>> {
-        let Spot { path, at, stamp } = file;
-        if let Some(kept) = self.memory.find(path, Some(coding), &stamp) {
+        let Spot { path, at, .. } = file;
+        if let Some(kept) = self.recall((path, Some(coding)), file, inquiry) {
             return Ok(Some(kept));
         }
         if inquiry.speed == Speed::Cached {
@@ -260,7 +264,8 @@ impl Shelf {
             Err(TryLockError::Poisoned(alone)) => alone.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(None),
         };
-        if let Some(kept) = self.memory.find(path, Some(coding), &original.stamp) {
+        let read = Spot { stamp: original.stamp, ..file };
+        if let Some(kept) = self.recall((path, Some(coding)), read, inquiry) {
             return Ok(Some(kept));
         }
         let made = match coded(&original.contents, coding)? {
@@ -271,8 +276,9 @@ impl Shelf {
             // Not worth it, which is worth knowing.
             None => Kept::new(original.stamp, at, original.contents.clone(), facts.clone(), None),
         };
-        let made = Arc::new(made);
-        if original.settled {
+        let Kept { settled, aged, turn, .. } = *original;
+        let made = Arc::new(Kept { settled, aged, turn, ..made });
+        if settled {
             self.memory.keep(path, Some(coding), &made);
         }
         Ok(Some(made))

@@ -26,6 +26,33 @@ pub(super) enum Loaded {
 }
 
 impl Shelf {
+    /// What is kept as what `key` says of a file that was found, if it is of just that, and nobody was still writing when it
+    /// was read.
+    pub(super) fn recall(
+        &self,
+        (name, coding): (&str, Option<Coding>),
+        file: Spot<'_>,
+        inquiry: Inquiry,
+    ) -> Option<Arc<Kept>> {
+        let kept = self.memory.find(name, coding, &file.stamp).filter(|kept| kept.at == file.at)?;
+        self.is_whole(&kept, file.path, inquiry).then_some(kept)
+    }
+
+    /// Whether the watch is told of what is written into a file, if it is told anything of the folders on the way.
+    fn is_told(&self, at: usize, stamp: &Stamp) -> bool {
+        at == 0 && self.root.is_local(stamp)
+    }
+
+    /// Whether what was read of the file at a path is all that was written before.
+    pub(super) fn is_whole(&self, kept: &Kept, path: &str, inquiry: Inquiry) -> bool {
+        match inquiry.turn.filter(|_| self.is_told(kept.at, &kept.stamp)) {
+            Some(_) => {
+                kept.turn.is_some_and(|read| self.root.unwritten(path).is_some_and(|turn| read >= turn))
+            }
+            None => kept.aged,
+        }
+    }
+
     /// A file, which is kept as what `key` says: in memory if it is small, else opened.
     pub(super) fn load(
         &self,
@@ -37,7 +64,7 @@ impl Shelf {
         let ((name, coding), Inquiry { speed, now, .. }) = (key, inquiry);
         let Spot { path, at, stamp } = file;
         let small = self.memory.takes(stamp.len);
-        if small && let Some(kept) = self.memory.find(name, coding, &stamp) {
+        if small && let Some(kept) = self.recall((name, coding), file, inquiry) {
             return Ok(Some(Loaded::Kept(kept)));
         }
         if small && speed == Speed::Cached && stamp.len > AT_ONCE {
@@ -60,7 +87,9 @@ impl Shelf {
                 continue;
             }
             let mut kept = Kept::new(after, at, reserved.of(contents), facts.clone(), coding);
-            kept.settled = after.is_settled(now);
+            kept.turn = inquiry.turn.filter(|_| self.is_told(at, &after));
+            kept.aged = after.is_aged(now);
+            kept.settled = kept.aged || kept.turn.is_some() && after.is_settled(now);
             let kept = Arc::new(kept);
             if kept.settled {
                 self.memory.keep(name, coding, &kept);
@@ -81,7 +110,7 @@ impl Loaded {
         Choice::Other(Box::new(Chosen {
             len: stamp.len,
             length: stamp.len.into(),
-            tag: timed(&stamp, now),
+            tag: timed(&stamp, coding, now),
             modified: stamp.second(),
             dated: stamp.modified().and_then(date),
             contents: Contents::Disk(opened),

@@ -9,7 +9,7 @@ use std::{
     hash::{Hash, Hasher},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -21,6 +21,9 @@ use super::{accept::Coding, opened::Stamp, render::Heads, representation::Facts}
 
 /// What an entry takes beside its contents and its name, about.
 const ENTRY: usize = 2 << 10;
+
+/// One of so many times that a file is asked for is noted.
+const FEW: u8 = 4;
 
 /// A file of which more fit is kept: this part of all.
 const SHARE: usize = 16;
@@ -41,8 +44,14 @@ pub(super) struct Kept {
     pub(super) heads: OnceLock<Heads>,
     /// Whether whatever has changed since they were read has changed the stamp.
     pub(super) settled: bool,
+    /// Whether they were read so long after the last change that it was over.
+    pub(super) aged: bool,
+    /// The turn of the watch in which they were read, if another one is told of whatever changes them.
+    pub(super) turn: Option<u64>,
     /// Second in which the path was last resolved and led to just this file.
     pub(super) resolved: AtomicU64,
+    /// How often it was asked for, modulo what fits.
+    pub(super) asked: AtomicU8,
     /// Second in which nothing that was compressed beforehand was beside it.
     pub(super) alone: AtomicU64,
 }
@@ -82,6 +91,15 @@ impl Memory {
     /// What was kept of the file at `path` in this coding, if it is still the same file.
     pub(super) fn find(&self, path: &str, coding: Option<Coding>, stamp: &Stamp) -> Option<Arc<Kept>> {
         self.cache.get(&Name { path, coding }).filter(|kept| kept.stamp == *stamp)
+    }
+
+    /// It was asked for without being looked up here: what is asked for often is to stay, and a look-up of a few tells.
+    pub(super) fn touch(&self, path: &str, kept: &Kept) {
+        let asked = kept.asked.load(Relaxed);
+        kept.asked.store(asked.wrapping_add(1), Relaxed);
+        if asked.is_multiple_of(FEW) {
+            drop(self.cache.get(&Name { path, coding: kept.coding }));
+        }
     }
 
     /// What was kept of the file at `path` without a coding, whatever that is now.
@@ -220,7 +238,10 @@ mod tests {
             dated: None,
             heads: OnceLock::new(),
             settled: true,
+            aged: true,
+            turn: None,
             resolved: AtomicU64::new(u64::MAX),
+            asked: AtomicU8::new(0),
             alone: AtomicU64::new(u64::MAX),
         })
     }

@@ -253,7 +253,7 @@ impl Site {
         let wants = Wants::of(headers);
         let codings = if wants.codings.is_none() { Codings::default() } else { Codings::of(headers) };
         let second = dates::seconds(now);
-        let inquiry = Inquiry { codings, speed, now, second, is_told: false };
+        let inquiry = Inquiry { codings, speed, now, second, turn: None };
         let render = |choice| render::render(method, &wants, choice, second);
         Ok(match self.behind(place, headers, inquiry)? {
             Behind::File(choice) => render(choice),

@@ -45,7 +45,7 @@ pub(super) enum Speed {
 /// Which file it is and what it was when that was looked up. It changes when the contents do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    device: (u32, u32),
+    pub(super) device: (u32, u32),
     inode: u64,
     pub(super) len: u64,
     modified: (i64, u32),
@@ -79,10 +79,17 @@ impl Stamp {
 
     /// Whether whatever changes it from now on changes the stamp. A job may write twice within a tick.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
-        let tick = if self.changed.1 == 0 { COARSE } else { TICK };
-        instant(self.changed)
-            .and_then(|changed| now.duration_since(changed).ok())
-            .is_some_and(|age| age > tick)
+        self.is_older(now, if self.changed.1 == 0 { COARSE } else { TICK })
+    }
+
+    /// Whether whoever has changed it has most likely ended, too. The times of a file change before its contents do.
+    pub(super) fn is_aged(&self, now: SystemTime) -> bool {
+        self.is_older(now, COARSE)
+    }
+
+    fn is_older(&self, now: SystemTime, than: Duration) -> bool {
+        let age = instant(self.changed).and_then(|changed| now.duration_since(changed).ok());
+        age.is_some_and(|age| age > than)
     }
 
     /// Whether what it is of was made from what `original` is of, or later. Some programs keep the time of the

@@ -1,7 +1,10 @@
 //! What there is to send of a file, and what is said of it: its type, its tag, its date, how long it may be kept.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::AtomicU64},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU64},
+    },
     time::SystemTime,
 };
 
@@ -95,7 +98,7 @@ impl Chosen {
         Self {
             len: contents.len() as u64,
             length: contents.len().into(),
-            tag: Some(tag(&contents)),
+            tag: Some(tag(&contents, None)),
             contents: Contents::Memory(contents),
             modified: None,
             dated: None,
@@ -116,10 +119,26 @@ impl Kept {
         facts: Facts,
         coding: Option<Coding>,
     ) -> Self {
-        let (tag, length) = (tag(&contents), contents.len().into());
+        let (tag, length) = (tag(&contents, coding), contents.len().into());
         let dated = stamp.modified().and_then(date);
         let (heads, resolved, alone) = (OnceLock::new(), AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
-        Self { stamp, at, contents, facts, coding, tag, length, dated, heads, settled: true, resolved, alone }
+        Self {
+            stamp,
+            at,
+            contents,
+            facts,
+            coding,
+            tag,
+            length,
+            dated,
+            heads,
+            settled: true,
+            aged: true,
+            turn: None,
+            resolved,
+            asked: AtomicU8::new(0),
+            alone,
+        }
     }
 
     pub(super) fn chosen(&self) -> Chosen {
@@ -139,17 +158,22 @@ impl Kept {
     }
 }
 
-/// The same for the same contents, wherever and whenever they are served.
-fn tag(contents: &[u8]) -> HeaderValue {
-    said(format!("\"{:032x}\"", xxh3_128(contents)))
+/// The same for the same contents in the same coding, wherever and whenever they are served.
+fn tag(contents: &[u8], coding: Option<Coding>) -> HeaderValue {
+    said(format!("\"{:032x}{}\"", xxh3_128(contents), in_coding(coding)))
 }
 
 /// Of a file too large to be read for its tag: by its times and length, and so another on each machine. A weak one,
 /// if it may have changed since and still have all three (RFC 9110, 8.8.1).
-pub(super) fn timed(stamp: &Stamp, now: SystemTime) -> Option<HeaderValue> {
+pub(super) fn timed(stamp: &Stamp, coding: Option<Coding>, now: SystemTime) -> Option<HeaderValue> {
     let weak = if stamp.is_settled(now) { "" } else { "W/" };
     let (modified, changed) = stamp.nanoseconds()?;
-    Some(said(format!("{weak}\"{modified:x}-{changed:x}-{:x}\"", stamp.len)))
+    Some(said(format!("{weak}\"{modified:x}-{changed:x}-{:x}{}\"", stamp.len, in_coding(coding))))
+}
+
+/// What is sent in a coding means something else than the same bytes without.
+fn in_coding(coding: Option<Coding>) -> String {
+    coding.map_or_else(String::new, |coding| format!("-{}", coding.name()))
 }
 
 pub(super) fn date(instant: SystemTime) -> Option<HeaderValue> {

@@ -206,11 +206,20 @@ impl Root {
             return Told::Never;
         };
         match watched.told(folder.as_fd(), path) {
-            Told::Yes if self.is_elsewhere(path) || beside.any(|path| self.is_elsewhere(&path)) => {
-                Told::Never
-            }
+            told @ (Told::NotNow | Told::Never) => told,
+            _ if self.is_elsewhere(path) || beside.any(|path| self.is_elsewhere(&path)) => Told::Never,
             told => told,
         }
+    }
+
+    /// The turn since which nobody has written into the file at `path` in the first folder, if it is told.
+    pub(super) fn unwritten(&self, path: &str) -> Option<u64> {
+        self.watched.as_ref()?.unwritten(path)
+    }
+
+    /// Whether a file is on a file system of which the kernel knows all that happens.
+    pub(super) fn is_local(&self, stamp: &Stamp) -> bool {
+        self.local.has_device(makedev(stamp.device.0, stamp.device.1))
     }
 
     /// Whether what happens to the file at a path is told of another folder: the one that a link leads to, or that it is
@@ -372,7 +381,10 @@ impl Local {
     }
 
     fn has(&self, stat: &Statx) -> bool {
-        let device = Self::device(stat);
+        self.has_device(Self::device(stat))
+    }
+
+    fn has_device(&self, device: u64) -> bool {
         self.0.iter().any(|known| known.load(Relaxed) == device)
     }
 

@@ -23,7 +23,7 @@ const MEMORY: usize = 64 << 20;
 /// - `a.css.br`, `a.css.zst` or `a.css.gz`, if it is not older than `a.css`, for who accepts it; other texts
 ///   of 512 bytes to 4 MiB are compressed on the fly, once, and kept;
 /// - files up to 4 MiB are served from memory, 64 MiB of them at most, those asked for last. A file that changes is served
-///   new at once;
+///   new at once, one that changes unheard (through a mapping) within a second;
 /// - names with a fingerprint (`app.3f9a1c.js`) may be kept by clients for a year, all else is asked for again.
 ///
 /// ```

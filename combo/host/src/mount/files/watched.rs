@@ -7,7 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is where folders are watched, without waiting")]
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     io,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -42,6 +42,9 @@ const EVENTS: WatchFlags = WatchFlags::CREATE
 /// Folders watched at most; when there are more, those of now are.
 const MOST: usize = 1_024;
 
+/// Files at most that it is known of when they were written to.
+const FILES: usize = 4_096;
+
 /// How often those of before are given up for those of now.
 const TERM: Duration = Duration::from_secs(60);
 
@@ -57,8 +60,12 @@ struct Listening {
 /// The folders that are watched.
 #[derive(Debug)]
 struct Folders {
-    /// Their ways below each root; none without those that it leads through.
-    ways: HashMap<u64, HashSet<Box<str>>>,
+    /// Their ways below each root, and the turn since which each is watched; none without those that it leads through.
+    ways: HashMap<u64, HashMap<Box<str>, u64>>,
+    /// Files in them, by root and path, and the turn since which each was not written to.
+    written: HashMap<(u64, String), u64>,
+    /// The same for all others.
+    others: u64,
     /// By watch, the root and the way of each: more than one where mounts share a folder.
     watches: HashMap<i32, Vec<(u64, Box<str>)>>,
     since: Instant,
@@ -122,6 +129,16 @@ impl Watched {
             Err(_) => Told::Never,
         }
     }
+
+    /// The turn since which a file was not written to. None where that is not told, or others are just finding out.
+    ///
+    /// Its times are no proof: they change before its contents do, and whoever writes may be held up in between.
+    pub(super) fn unwritten(&self, path: &str) -> Option<u64> {
+        let folders = self.listening.try_folders()?;
+        let watched = *folders.ways.get(&self.root)?.get(path.rsplit_once('/').map_or("", |(way, _)| way))?;
+        let written = *folders.written.get(&(self.root, path.to_owned())).unwrap_or(&folders.others);
+        Some(watched.max(written))
+    }
 }
 
 impl Drop for Watched {
@@ -135,9 +152,15 @@ impl Listening {
         let inotify = ways::listen()?;
         // A sandbox may not permit it.
         let _ = ioctl_fionread(&inotify)?;
-        let (ways, watches) = (HashMap::new(), HashMap::new());
-        let folders = Mutex::new(Folders { ways, watches, since: Instant::now(), roots: 0 });
-        Ok(Self { inotify, turn: AtomicU64::new(2), folders })
+        let folders = Folders {
+            ways: HashMap::new(),
+            written: HashMap::new(),
+            others: 0,
+            watches: HashMap::new(),
+            since: Instant::now(),
+            roots: 0,
+        };
+        Ok(Self { inotify, turn: AtomicU64::new(2), folders: Mutex::new(folders) })
     }
 
     fn folders(&self) -> MutexGuard<'_, Folders> {
@@ -165,12 +188,14 @@ impl Listening {
     /// nothing is believed any more.
     fn hear(&self) -> Option<()> {
         let mut folders = self.try_folders()?;
-        self.end_turn();
+        let next = self.end_turn();
         let heard = ways::hear(&self.inotify, |event| {
             let (watch, what) = (event.wd(), event.events());
             let name = event.file_name().and_then(|name| name.to_str().ok());
             if what.contains(ReadFlags::QUEUE_OVERFLOW) {
                 folders.clear(&self.inotify);
+            } else if let (Some(name), true) = (name, what.contains(ReadFlags::MODIFY)) {
+                folders.written(watch, name, next);
             } else if what.contains(ReadFlags::IGNORED) {
                 folders.gone(watch, None, &self.inotify);
             } else if what.contains(ReadFlags::ISDIR) && name.is_some() {
@@ -183,11 +208,13 @@ impl Listening {
         Some(())
     }
 
-    /// Nothing is believed from now on, and what was seen before never again.
-    fn end_turn(&self) {
+    /// Nothing is believed from now on, and what was seen before never again. Gives the next turn, which others may begin
+    /// only with the folders in their hands.
+    fn end_turn(&self) -> u64 {
         if self.turn.load(SeqCst).is_multiple_of(2) {
             let _ = self.turn.fetch_add(1, SeqCst);
         }
+        self.turn.load(SeqCst) + 1
     }
 
     fn begin_turn(&self) {
@@ -231,9 +258,9 @@ impl Listening {
             }
             Entry::Vacant(new) => drop(new.insert(vec![(root, way.into())])),
         }
-        let _ = folders.ways.entry(root).or_default().insert(way.into());
         // Whoever has looked before may have missed something.
-        self.end_turn();
+        let next = self.end_turn();
+        let _ = folders.ways.entry(root).or_default().insert(way.into(), next);
         self.begin_turn();
         Ok(())
     }
@@ -243,7 +270,7 @@ impl Listening {
         if folders.since.elapsed() < TERM {
             return false;
         }
-        self.end_turn();
+        let _ = self.end_turn();
         folders.clear(&self.inotify);
         folders.since = Instant::now();
         self.begin_turn();
@@ -253,7 +280,17 @@ impl Listening {
 
 impl Folders {
     fn has(&self, root: u64, way: &str) -> bool {
-        self.ways.get(&root).is_some_and(|ways| ways.contains(way))
+        self.ways.get(&root).is_some_and(|ways| ways.contains_key(way))
+    }
+
+    /// Something was written into what was called so in a folder that is watched.
+    fn written(&mut self, watch: i32, name: &str, next: u64) {
+        let Some(of) = self.watches.get(&watch) else { return };
+        if self.written.len() + of.len() > FILES {
+            self.written.clear();
+            self.others = next;
+        }
+        self.written.extend(of.iter().map(|(root, way)| ((*root, joined(way, name)), next)));
     }
 
     /// Ends all watches.
@@ -282,12 +319,12 @@ impl Folders {
     /// Ends the watches of a folder and of all below it.
     fn forget(&mut self, root: u64, way: &str, inotify: &OwnedFd) {
         // Whoever is not watched has nobody below it that is.
-        let Some(ways) = self.ways.get_mut(&root).filter(|ways| ways.contains(way)) else { return };
+        let Some(ways) = self.ways.get_mut(&root).filter(|ways| ways.contains_key(way)) else { return };
         let is_of = |other: &str| {
             let below = other.strip_prefix(way);
             below.is_some_and(|below| way.is_empty() || below.is_empty() || below.starts_with('/'))
         };
-        ways.retain(|other| !is_of(other));
+        ways.retain(|other, _| !is_of(other));
         if ways.is_empty() {
             drop(self.ways.remove(&root));
         }

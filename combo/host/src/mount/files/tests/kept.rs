@@ -3,6 +3,8 @@
 use std::{io::Write, sync::atomic::AtomicU64};
 
 use super::{
+    memory::Kept,
+    representation::Facts,
     watched::{Told, Watched},
     *,
 };
@@ -209,21 +211,26 @@ async fn what_a_link_leads_to_is_looked_at() {
     assert_eq!(get(&files, "/b.css").await.body, "new");
 }
 
+/// What a file was when its contents were these.
+fn read(files: &Served, path: &str, contents: &'static str) -> Kept {
+    let found = files.site.shelf.root.find(path, Speed::Any).unwrap();
+    let Found::File(at, stamp) = found else { panic!("{path} is {found:?}") };
+    let (media, caching) = (HeaderValue::from_static("text/plain"), HeaderValue::from_static("no-cache"));
+    let facts = Facts { media, caching, is_compressed: false, is_compressible: false };
+    Kept::new(stamp, at, contents.into(), facts, None)
+}
+
 /// Two ask in the same moment, and neither knows of the other.
 #[tokio::test]
 async fn what_was_seen_before_it_was_watched_is_not_believed() {
     const FILE: &str = "deep/a.txt";
     let site = Site::new().aged(FILE, "old", 9);
     let files = watched(&site, Some(Watched::alone()));
-    let Shelf { root, memory, .. } = &files.site.shelf;
+    let root = &files.site.shelf.root;
     let turn = root.turn();
-    while !is_kept(&files, FILE, None) {
-        let head = Request::get("/deep/a.txt").body(()).unwrap().into_parts().0;
-        drop(files.site.answer(Question::of(&head), Speed::Any).unwrap());
-    }
-    assert!(turn.is_some() && root.turn() == turn);
-    let kept = memory.recall(FILE).unwrap();
+    let kept = Arc::new(read(&files, FILE, "old"));
     site.replace(FILE, "new");
+    assert!(turn.is_some() && root.turn() == turn, "it is not watched yet");
     // The other one is first.
     assert_eq!(root.told(FILE, std::iter::empty()), Told::FromNow);
     assert_eq!(root.told(FILE, std::iter::empty()), Told::Yes);
@@ -231,6 +238,28 @@ async fn what_was_seen_before_it_was_watched_is_not_believed() {
     let second = dates::seconds(SystemTime::now()).unwrap();
     files.site.shelf.recent.remember((FILE, Codings::default()), second, turn, &kept, None);
     assert_eq!(get(&files, "/deep/a.txt").await.body, "new");
+}
+
+/// The times of a file change before its contents do, and who writes may be held up in between: what is read then looks
+/// like what is there in the end.
+#[tokio::test]
+async fn what_was_read_while_somebody_wrote_is_read_again() {
+    const FILE: &str = "deep/a.txt";
+    for is_watched in [true, false] {
+        let site = Site::new().aged(FILE, "old", 9);
+        let files = watched(&site, is_watched.then(Watched::alone));
+        let Shelf { root, memory, .. } = &files.site.shelf;
+        if is_watched {
+            let _ = watch(&files, FILE, "").await;
+        }
+        let turn = root.turn();
+        assert_eq!(turn.is_some(), is_watched);
+        fs::write(site.path(FILE), "new").unwrap();
+        memory.keep(FILE, None, &Arc::new(Kept { aged: false, turn, ..read(&files, FILE, "old") }));
+        for _ in 0..3 {
+            assert_eq!(get(&files, "/deep/a.txt").await.body, "new", "{is_watched}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -264,3 +264,19 @@ async fn a_coding_made_here_is_for_whom_no_sibling_suits() {
         }
     }
 }
+
+/// The same bytes in a coding and without mean something else.
+#[tokio::test]
+async fn each_coding_has_a_tag_of_its_own_whatever_its_bytes_are() {
+    let bytes = text(2_000, 1);
+    let site =
+        Site::new().aged("a.css", &bytes, 9).aged("b.css", text(9_000, 2), 9).aged("b.css.gz", &bytes, 5);
+    for files in [site.files(), site.never_kept()] {
+        let plain = get(&files, "/a.css").await;
+        let coded = get_in(&files, "/b.css", "gzip").await;
+        assert_eq!((coded.header(CONTENT_ENCODING), coded.bytes.as_ref()), ("gzip", bytes.as_bytes()));
+        assert_ne!(plain.header(ETAG), coded.header(ETAG));
+        let headers = [("accept-encoding", "gzip"), ("if-none-match", plain.header(ETAG))];
+        assert_eq!(send(&files, "GET", "/b.css", &headers).await.status, 200);
+    }
+}
