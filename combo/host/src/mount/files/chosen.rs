@@ -120,7 +120,12 @@ impl Shelf {
             let (at, stamp) = match self.root.find(path, inquiry.speed)? {
                 Found::File(at, stamp) => (at, stamp),
                 Found::Asset(asset) => return Ok(Ok(self.embedded(path, &asset, inquiry)?)),
-                found => return Ok(Err(found)),
+                found => {
+                    if self.memory.outlived(path, None, None) {
+                        self.root.has_changed();
+                    }
+                    return Ok(Err(found));
+                }
             };
             let kept = self.recall((path, None), Spot { path, at, stamp }, inquiry);
             // On other file systems than local ones even a glance may take long.

@@ -64,6 +64,9 @@ impl Shelf {
         let ((name, coding), Inquiry { speed, now, .. }) = (key, inquiry);
         let Spot { path, at, stamp } = file;
         let small = self.memory.takes(stamp.len);
+        if self.memory.outlived(name, coding, Some(&stamp)) {
+            self.root.has_changed();
+        }
         if small && let Some(kept) = self.recall((name, coding), file, inquiry) {
             return Ok(Some(Loaded::Kept(kept)));
         }

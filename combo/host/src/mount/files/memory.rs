@@ -107,6 +107,13 @@ impl Memory {
         self.cache.get(&Name { path, coding: None })
     }
 
+    /// Lets go of what was kept of the file at `path` in this coding, if there is another file by now, or none; says whether.
+    pub(super) fn outlived(&self, path: &str, coding: Option<Coding>, now: Option<&Stamp>) -> bool {
+        let name = Name { path, coding };
+        let is_another = self.cache.peek(&name).is_some_and(|kept| now != Some(&kept.stamp));
+        is_another && self.cache.remove(&name).is_some()
+    }
+
     pub(super) fn keep(&self, path: &str, coding: Option<Coding>, kept: &Arc<Kept>) {
         self.cache.insert(Key { path: path.into(), coding }, kept.clone());
     }

@@ -212,6 +212,12 @@ impl Root {
         }
     }
 
+    /// Something else was found than before, perhaps while whoever changes it has not ended: from now on nobody is told of
+    /// what was there before.
+    pub(super) fn has_changed(&self) {
+        self.watched.iter().for_each(Watched::has_changed);
+    }
+
     /// The turn since which nobody has written into the file at `path` in the first folder, if it is told.
     pub(super) fn unwritten(&self, path: &str) -> Option<u64> {
         self.watched.as_ref()?.unwritten(path)

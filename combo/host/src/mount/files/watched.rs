@@ -130,6 +130,14 @@ impl Watched {
         }
     }
 
+    /// Something has happened that is not told yet.
+    pub(super) fn has_changed(&self) {
+        // Turns are begun only with the folders in one's hands.
+        let _folders = self.listening.folders();
+        let _ = self.listening.end_turn();
+        self.listening.begin_turn();
+    }
+
     /// The turn since which a file was not written to. None where that is not told, or others are just finding out.
     ///
     /// Its times are no proof: they change before its contents do, and whoever writes may be held up in between.

@@ -83,10 +83,14 @@ fn watched(site: &Site, watched: Option<Watched>) -> Served {
 /// Asks for a file until it is found again without a look; gives the turn since which that is so.
 async fn watch(files: &Served, path: &str, codings: &str) -> Option<u64> {
     let asked = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_str(codings).unwrap())]);
+    let wanted = if codings.is_empty() { Codings::default() } else { Codings::of(&asked) };
     let watched = async {
         loop {
-            let _ = get_in(files, &format!("/{path}"), codings).await;
-            let known = files.site.shelf.recent.find(path, Codings::of(&asked));
+            let _ = match codings {
+                "" => get(files, &format!("/{path}")).await,
+                codings => get_in(files, &format!("/{path}"), codings).await,
+            };
+            let known = files.site.shelf.recent.find(path, wanted);
             let turn = files.site.shelf.root.turn();
             // Once in a second it is looked for, whatever is said of it.
             if turn.is_some() && known.is_some_and(|known| known.turn == turn && known.kept().is_some()) {
@@ -259,6 +263,31 @@ async fn what_was_read_while_somebody_wrote_is_read_again() {
         for _ in 0..3 {
             assert_eq!(get(&files, "/deep/a.txt").await.body, "new", "{is_watched}");
         }
+    }
+}
+
+/// Whoever changes a file is not done with it yet, and nothing is told.
+#[tokio::test]
+async fn nobody_is_served_what_was_there_before_when_somebody_was_served_what_is_there_now() {
+    const FILE: &str = "deep/a.txt";
+    let changes: [(&str, &dyn Fn(&Site)); 2] = [
+        ("new", &|site| site.replace(FILE, "new")),
+        ("not found\n", &|site| fs::remove_file(site.path(FILE)).unwrap()),
+    ];
+    for (now, change) in changes {
+        let site = Site::new().aged(FILE, "old", 9);
+        let files = watched(&site, Some(Watched::alone()));
+        let turn = watch(&files, FILE, "").await;
+        let old = files.site.shelf.recent.find(FILE, Codings::default()).unwrap().kept().unwrap();
+        change(&site);
+        assert_ne!(files.site.shelf.root.turn(), turn);
+        // As if nothing had been told since, and others believed what was there.
+        let turn = files.site.shelf.root.turn();
+        let second = dates::seconds(SystemTime::now()).unwrap();
+        files.site.shelf.memory.keep(FILE, None, &old);
+        files.site.shelf.recent.remember((FILE, Codings::default()), second, turn, &old, None);
+        assert_eq!(get_in(&files, "/deep/a.txt", "br").await.body, now);
+        assert_eq!(get(&files, "/deep/a.txt").await.body, now);
     }
 }
 
