@@ -27,7 +27,7 @@ fn a_file_that_is_mounted_from_elsewhere_is_served_new_at_once() {
         Child::within(&["env"], link, &["--listen", ANY_PORT], folder)
     };
     let mut wire = child.wire();
-    let mut ask = || wire.ask(get("/deep/file.txt")).text();
+    let mut ask = || wire.ask(get("/deep/file.txt")).text().to_owned();
     for version in 1..200 {
         // It becomes old enough to be kept, now and then.
         let hot = if version % 50 == 0 { 2_000 } else { 3 };

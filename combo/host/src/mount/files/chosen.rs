@@ -90,10 +90,11 @@ impl Shelf {
             Told::NotNow | Told::Never => None,
         };
         let found = self.look(path, Inquiry { turn, ..inquiry })?;
+        // What has just changed is read by each who asks, so that nobody has what another read a moment before.
         if on_worker
             && let Ok(Choice::Kept(kept)) = &found
             && self.root.is_first(kept)
-            && (turn.is_some() || told == Told::Never)
+            && (turn.is_some() && kept.settled || told == Told::Never)
         {
             self.recent.remember((path, codings), second, turn, kept, known.as_ref());
         }
