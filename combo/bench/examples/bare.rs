@@ -1,8 +1,11 @@
 //! A file from memory by plain hyper, on one thread: `bare PORT FILE`. What is asked for does not matter, nor does
 //! anything that a request says but `If-None-Match`: this is the least that a server built on hyper costs. The
-//! head is that of `mount::files`, and the connection is as combo has it where answers are small.
+//! head is that of `mount::files`.
 
-use std::{convert::Infallible, future::ready, io, net::Ipv4Addr, process::ExitCode, rc::Rc};
+/// Connections.
+mod plain;
+
+use std::{convert::Infallible, future::ready, io, process::ExitCode, rc::Rc};
 
 use http_body_util::Full;
 use hyper::{
@@ -12,11 +15,8 @@ use hyper::{
         ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH,
         LAST_MODIFIED, VARY, X_CONTENT_TYPE_OPTIONS,
     },
-    server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, runtime, task::LocalSet};
 
 const TAG: HeaderValue = HeaderValue::from_static("\"0123456789abcdef0123456789abcdef\"");
 
@@ -79,25 +79,8 @@ impl Prepared {
 
 fn run(port: u16, contents: Bytes) -> io::Result<()> {
     let prepared = Rc::new(Prepared::new(contents));
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-        println!("listening");
-        loop {
-            let (connection, _) = listener.accept().await?;
-            connection.set_nodelay(true)?;
-            let prepared = prepared.clone();
-            drop(tokio::task::spawn_local(async move {
-                let answer = service_fn(|request| ready(Ok::<_, Infallible>(prepared.answer(&request))));
-                let served = http1::Builder::new()
-                    .half_close(true)
-                    .header_read_timeout(None)
-                    .writev(false)
-                    .serve_connection(TokioIo::new(connection), answer);
-                if let Err(error) = served.await {
-                    eprintln!("error: {error}");
-                }
-            }));
-        }
+    plain::run(port, |_| {
+        let prepared = prepared.clone();
+        service_fn(move |request| ready(Ok::<_, Infallible>(prepared.answer(&request))))
     })
 }

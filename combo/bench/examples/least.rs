@@ -2,7 +2,10 @@
 //! built on hyper: nothing looks at a request before the app, counts it, or sees how long it takes. With `told`, the app
 //! is mounted at `/axum` and finds what combo tells it: peer, original URI and prefix.
 
-use std::{cell::RefCell, io, net::Ipv4Addr, process::ExitCode, rc::Rc};
+/// Connections.
+mod plain;
+
+use std::{cell::RefCell, io, process::ExitCode, rc::Rc};
 
 use axum::{
     Router,
@@ -13,11 +16,8 @@ use hyper::{
     body::Incoming,
     header::{HeaderName, HeaderValue},
     http::uri::PathAndQuery,
-    server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, runtime, task::LocalSet};
 use tower_service::Service;
 
 const PREFIX: &str = "/axum";
@@ -45,31 +45,15 @@ fn main() -> ExitCode {
 
 fn run(port: u16, told: bool) -> io::Result<()> {
     let app: Rc<RefCell<Router>> = Rc::new(RefCell::new(hello_axum::app()));
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-        loop {
-            let (connection, peer) = listener.accept().await?;
-            connection.set_nodelay(true)?;
-            let app = app.clone();
-            drop(tokio::task::spawn_local(async move {
-                let answer = service_fn(|mut request: Request<Incoming>| {
-                    if told {
-                        tell(&mut request);
-                        let _ = request.extensions_mut().insert(ConnectInfo(peer));
-                    }
-                    app.borrow_mut().call(request)
-                });
-                let served = http1::Builder::new()
-                    .half_close(true)
-                    .header_read_timeout(None)
-                    .writev(false)
-                    .serve_connection(TokioIo::new(connection), answer);
-                if let Err(error) = served.await {
-                    eprintln!("error: {error}");
-                }
-            }));
-        }
+    plain::run(port, |peer| {
+        let app = app.clone();
+        service_fn(move |mut request: Request<Incoming>| {
+            if told {
+                tell(&mut request);
+                let _ = request.extensions_mut().insert(ConnectInfo(peer));
+            }
+            app.borrow_mut().call(request)
+        })
     })
 }
 

@@ -3,10 +3,7 @@
 //!
 //! What cannot be read is not wanted, for what is sent in no coding and as HTML is understood by all.
 
-use std::{
-    cmp::Reverse,
-    hash::{Hash, Hasher},
-};
+use std::cmp::Reverse;
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap};
 
@@ -37,22 +34,12 @@ impl Coding {
 }
 
 /// The codings that a client would rather have than none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Codings {
     /// In the order of preference, without gaps.
     wanted: [Option<Coding>; 3],
     /// How many of them are wanted as much as the first.
     best: usize,
-}
-
-impl Hash for Codings {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let wanted = self
-            .wanted
-            .into_iter()
-            .fold(self.best, |all, coding| 4 * all + coding.map_or(0, |coding| 1 + coding as usize));
-        state.write_usize(wanted);
-    }
 }
 
 impl Codings {

@@ -58,7 +58,7 @@ pub(super) struct Kept {
 
 /// What is kept for one mount, by path and coding; shared by all workers.
 pub(super) struct Memory {
-    cache: Cache<Key, Arc<Kept>, Weight>,
+    cache: Cache<Key<Option<Coding>>, Arc<Kept>, Weight>,
     room: Arc<Room>,
 }
 
@@ -90,7 +90,7 @@ impl Memory {
 
     /// What was kept of the file at `path` in this coding, if it is still the same file.
     pub(super) fn find(&self, path: &str, coding: Option<Coding>, stamp: &Stamp) -> Option<Arc<Kept>> {
-        self.cache.get(&Name { path, coding }).filter(|kept| kept.stamp == *stamp)
+        self.cache.get(&Name { path, with: coding }).filter(|kept| kept.stamp == *stamp)
     }
 
     /// It was asked for without being looked up here: what is asked for often is to stay, and a look-up of a few tells.
@@ -98,24 +98,24 @@ impl Memory {
         let asked = kept.asked.load(Relaxed);
         kept.asked.store(asked.wrapping_add(1), Relaxed);
         if asked.is_multiple_of(FEW) {
-            drop(self.cache.get(&Name { path, coding: kept.coding }));
+            drop(self.cache.get(&Name { path, with: kept.coding }));
         }
     }
 
     /// What was kept of the file at `path` without a coding, whatever that is now.
     pub(super) fn recall(&self, path: &str) -> Option<Arc<Kept>> {
-        self.cache.get(&Name { path, coding: None })
+        self.cache.get(&Name { path, with: None::<Coding> })
     }
 
     /// Lets go of what was kept of the file at `path` in this coding, if there is another file by now, or none; says whether.
     pub(super) fn outlived(&self, path: &str, coding: Option<Coding>, now: Option<&Stamp>) -> bool {
-        let name = Name { path, coding };
+        let name = Name { path, with: coding };
         let is_another = self.cache.peek(&name).is_some_and(|kept| now != Some(&kept.stamp));
         is_another && self.cache.remove(&name).is_some()
     }
 
     pub(super) fn keep(&self, path: &str, coding: Option<Coding>, kept: &Arc<Kept>) {
-        self.cache.insert(Key { path: path.into(), coding }, kept.clone());
+        self.cache.insert(Key { path: path.into(), with: coding }, kept.clone());
     }
 
     /// Room for so many bytes, before there are any; nothing if there is none.
@@ -184,42 +184,43 @@ impl Drop for Held {
     }
 }
 
+/// A path, and what else tells entries apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Key {
-    path: Box<str>,
-    coding: Option<Coding>,
+pub(super) struct Key<T> {
+    pub(super) path: Box<str>,
+    pub(super) with: T,
 }
 
 /// The same, to look it up.
-struct Name<'a> {
-    path: &'a str,
-    coding: Option<Coding>,
+pub(super) struct Name<'a, T> {
+    pub(super) path: &'a str,
+    pub(super) with: T,
 }
 
-impl Hash for Key {
+impl<T: Copy + Hash> Hash for Key<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Name { path: &self.path, coding: self.coding }.hash(state);
+        Name { path: &self.path, with: self.with }.hash(state);
     }
 }
 
-impl Hash for Name<'_> {
+impl<T: Hash> Hash for Name<'_, T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.path.hash(state);
-        self.coding.hash(state);
+        self.with.hash(state);
     }
 }
 
-impl Equivalent<Key> for Name<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
-        *self.path == *key.path && self.coding == key.coding
+impl<T: PartialEq> Equivalent<Key<T>> for Name<'_, T> {
+    fn equivalent(&self, key: &Key<T>) -> bool {
+        *self.path == *key.path && self.with == key.with
     }
 }
 
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<Key, Arc<Kept>> for Weight {
-    fn weight(&self, key: &Key, kept: &Arc<Kept>) -> u64 {
+impl Weighter<Key<Option<Coding>>, Arc<Kept>> for Weight {
+    fn weight(&self, key: &Key<Option<Coding>>, kept: &Arc<Kept>) -> u64 {
         (key.path.len() + kept.contents.len() + ENTRY) as u64
     }
 }

@@ -5,13 +5,15 @@
 
 use std::{
     fmt,
-    hash::{Hash, Hasher},
     sync::{Arc, Weak},
 };
 
-use quick_cache::{Equivalent, sync::Cache};
+use quick_cache::sync::Cache;
 
-use super::{accept::Codings, memory::Kept};
+use super::{
+    accept::Codings,
+    memory::{Kept, Key, Name},
+};
 
 /// Paths that are remembered, a few hundred bytes each.
 const PATHS: usize = 4_096;
@@ -23,7 +25,7 @@ const LONGEST: usize = 256;
 const OFTEN: u8 = 8;
 
 /// What is remembered for one mount, for all workers.
-pub(super) struct Recent(Cache<Key, Known>);
+pub(super) struct Recent(Cache<Key<Codings>, Known>);
 
 /// What a path led to.
 #[derive(Clone, Debug)]
@@ -55,7 +57,7 @@ impl Recent {
     }
 
     pub(super) fn find(&self, path: &str, codings: Codings) -> Option<Known> {
-        self.0.get(&Name { path, codings })
+        self.0.get(&Name { path, with: codings })
     }
 
     /// Remembers what a path led to in this second, in which `before` was known.
@@ -69,7 +71,7 @@ impl Recent {
     ) {
         let again = before.map_or(0, |known| known.again.saturating_add(1));
         let known = Known { second, turn, again, kept: Arc::downgrade(kept) };
-        self.0.insert(Key { path: path.into(), codings }, known);
+        self.0.insert(Key { path: path.into(), with: codings }, known);
     }
 }
 
@@ -82,36 +84,5 @@ impl Default for Recent {
 impl fmt::Debug for Recent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Recent").field(&self.0.len()).finish()
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Key {
-    path: Box<str>,
-    codings: Codings,
-}
-
-/// The same, to look it up.
-struct Name<'a> {
-    path: &'a str,
-    codings: Codings,
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Name { path: &self.path, codings: self.codings }.hash(state);
-    }
-}
-
-impl Hash for Name<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.path.hash(state);
-        self.codings.hash(state);
-    }
-}
-
-impl Equivalent<Key> for Name<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
-        *self.path == *key.path && self.codings == key.codings
     }
 }
